@@ -1,0 +1,85 @@
+//! Forgetting flows that are over, so that memory stays bounded.
+//!
+//! A flow is everything under one origin: a promise's id up to its first dot. It is dropped as a
+//! whole, and only when nothing in it is pending: no task of it can come back, and nothing of it is
+//! awaited from within. Each flow has at most one timer; nothing is ever searched for.
+
+use super::{Core, Id};
+
+/// The promises of one origin.
+#[derive(Default)]
+pub(super) struct Flow {
+    ids: Vec<Id>,
+    pending: usize,
+    /// When the flow is forgotten, once nothing in it is pending.
+    forget_at: Option<i64>,
+}
+
+fn origin(id: &str) -> &str {
+    id.split_once('.').map_or(id, |(origin, _)| origin)
+}
+
+impl Core {
+    /// A promise was added.
+    pub(super) fn joined_flow(&mut self, now: i64, id: &Id, pending: bool) {
+        let name = origin(id);
+        if !self.flows.contains_key(name) {
+            // A root is its own origin: one text serves both.
+            let key = if name.len() == id.len() { id.clone() } else { name.into() };
+            self.flows.insert(key, Flow::default());
+        }
+        if let Some(flow) = self.flows.get_mut(name) {
+            flow.ids.push(id.clone());
+            flow.pending += usize::from(pending);
+        }
+        self.reschedule(now, name);
+    }
+
+    /// A promise was settled.
+    pub(super) fn left_flow(&mut self, now: i64, id: &Id) {
+        let name = origin(id);
+        if let Some(flow) = self.flows.get_mut(name) {
+            flow.pending = flow.pending.saturating_sub(1);
+        }
+        self.reschedule(now, name);
+    }
+
+    /// The clock starts anew with each promise that joins or ends.
+    fn reschedule(&mut self, now: i64, name: &str) {
+        let Some((key, _)) = self.flows.get_key_value(name) else { return };
+        let key = key.clone();
+        let Some(flow) = self.flows.get_mut(name) else { return };
+        let forget_at = now.saturating_add(self.settings.retention);
+        let next = (flow.pending == 0).then_some(forget_at);
+        if let Some(at) = std::mem::replace(&mut flow.forget_at, next) {
+            self.forget.remove(&(at, key.clone()));
+        }
+        if let Some(at) = next {
+            self.forget.insert((at, key));
+        }
+    }
+
+    /// Drops the flows whose time is over, and the oldest ones if there are too many.
+    pub(super) fn forget_settled(&mut self, now: i64) {
+        let most = self.settings.settled_flows;
+        let over = |(at, _): &(i64, Id), len: usize| *at <= now || len > most;
+        while self.forget.first().is_some_and(|first| over(first, self.forget.len())) {
+            let Some((_, origin)) = self.forget.pop_first() else { return };
+            self.forget_flow(&origin);
+        }
+    }
+
+    fn forget_flow(&mut self, origin: &str) {
+        let Some(flow) = self.flows.remove(origin) else { return };
+        for id in flow.ids {
+            let branch = self.promises.remove(&id).and_then(|promise| promise.branch);
+            let Some(branch) = branch else { continue };
+            if let Some(ids) = self.branches.get_mut(&branch) {
+                ids.remove(&id);
+                if ids.is_empty() {
+                    self.branches.remove(&branch);
+                }
+            }
+        }
+    }
+}

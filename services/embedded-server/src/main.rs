@@ -1,0 +1,109 @@
+//! `embedded-server`: the in-memory Resonate server as a process of its own.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use embedded_server::Config;
+use tokio::net::TcpListener;
+use tracing_subscriber::EnvFilter;
+
+/// A configuration that cannot work (`EX_USAGE` of sysexits.h).
+const EXIT_CONFIG: u8 = 64;
+
+/// An in-memory Resonate server. A restart forgets everything.
+#[derive(Parser)]
+#[command(version)]
+struct Args {
+    /// Address and port to listen on; port 0 takes a free one.
+    #[arg(long, default_value = "127.0.0.1:8001")]
+    listen: String,
+    /// How long a task that nobody acquired waits until its group is told again.
+    #[arg(long, default_value = "2s", value_parser = duration)]
+    retry_timeout: Duration,
+    /// How long a settled flow is remembered.
+    #[arg(long, default_value = "10m", value_parser = duration)]
+    retention: Duration,
+    /// How many settled flows are remembered at most.
+    #[arg(long, default_value_t = Config::default().max_settled_flows)]
+    max_settled_flows: usize,
+    /// How many poll streams may be open at once.
+    #[arg(long, default_value_t = Config::default().max_connections)]
+    max_connections: usize,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { EXIT_CONFIG } else { 0 });
+        }
+    };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+
+    let bound = TcpListener::bind(&args.listen).await;
+    let (listener, address) = match bound.and_then(|bound| Ok((bound.local_addr()?, bound))) {
+        Ok((address, listener)) => (listener, address),
+        Err(error) => {
+            eprintln!("cannot listen on {}: {error}", args.listen);
+            return ExitCode::from(EXIT_CONFIG);
+        }
+    };
+    println!("listening on http://{address}");
+    let config = Config {
+        retry_timeout: args.retry_timeout,
+        retention: args.retention,
+        max_settled_flows: args.max_settled_flows,
+        max_connections: args.max_connections,
+        url: Some(format!("http://{address}")),
+        ..Config::default()
+    };
+    match embedded_server::run(listener, config, stop_signal()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("the server failed: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Resolves with the first SIGTERM or SIGINT.
+async fn stop_signal() {
+    let interrupt = tokio::signal::ctrl_c();
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
+            tokio::select! {
+                _ = interrupt => {}
+                _ = terminate.recv() => {}
+            }
+            return;
+        }
+    }
+    let _ = interrupt.await;
+}
+
+/// An integer with `ms`, `s`, `m` or `h`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let (number, unit) = text.split_at(digits);
+    let unit = match unit {
+        "ms" => Some(1),
+        "s" => Some(1_000),
+        "m" => Some(60_000),
+        "h" => Some(3_600_000),
+        _ => None,
+    };
+    number
+        .parse::<u64>()
+        .ok()
+        .zip(unit)
+        .and_then(|(number, unit)| number.checked_mul(unit))
+        .map(Duration::from_millis)
+        .filter(|duration| !duration.is_zero())
+        .ok_or_else(|| "expected a positive integer with ms, s, m or h, as in 500ms or 10m".into())
+}
