@@ -1,0 +1,33 @@
+//! The gateway's own settings, with the prefix `GATEWAY_`.
+
+use std::{net::SocketAddr, time::Duration};
+
+use node::config::{Error, Settings};
+
+/// What the gateway can be told beside the settings of every process.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// `GATEWAY_LISTEN`: where it answers HTTP.
+    pub listen: SocketAddr,
+    /// `GATEWAY_AWAIT`: how long a request waits for the flow's result before it is answered 202.
+    pub wait: Duration,
+    /// `GATEWAY_FLOW_TIMEOUT`: how long a flow may take before it is rejected as timed out.
+    pub flow_timeout: Duration,
+}
+
+impl Config {
+    /// Reads the configuration.
+    ///
+    /// # Errors
+    /// The first value that cannot be used.
+    pub fn load() -> Result<Self, Error> {
+        const MS: Duration = Duration::from_millis(1);
+        const S: Duration = Duration::from_secs(1);
+        let from = Settings::load("GATEWAY")?;
+        Ok(Self {
+            listen: from.address("listen", SocketAddr::from(([127, 0, 0, 1], 5000)))?,
+            wait: from.duration("await", 60 * S, MS, 3_600 * S)?,
+            flow_timeout: from.duration("flow_timeout", 86_400 * S, 100 * MS, 365 * 86_400 * S)?,
+        })
+    }
+}

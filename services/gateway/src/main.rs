@@ -1,0 +1,5 @@
+//! One process of the gateway.
+
+fn main() -> std::process::ExitCode {
+    gateway::main()
+}

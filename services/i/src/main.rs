@@ -1,0 +1,5 @@
+//! One process of service-i.
+
+fn main() -> std::process::ExitCode {
+    node::main(service_i::service())
+}

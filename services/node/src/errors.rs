@@ -1,0 +1,40 @@
+//! Errors of functions, as they travel through durable promises.
+
+use resonate_sdk::error::Error;
+
+/// The SDK writes this before the message each time that an error passes a promise.
+const PREFIX: &str = "application error: ";
+
+/// An error of a function.
+pub fn application(message: impl Into<String>) -> Error {
+    Error::Application { message: message.into() }
+}
+
+/// The message that the failing function gave, without what each promise on its way put before it.
+pub fn message(text: &str) -> &str {
+    let mut text = text;
+    while let Some(rest) = text.strip_prefix(PREFIX) {
+        text = rest;
+    }
+    text
+}
+
+/// The same error without the prefixes that it gathered.
+pub(crate) fn plain(error: Error) -> Error {
+    match error {
+        Error::Application { message: text } => application(message(&text)),
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_passes_promises_unchanged() {
+        let passed = application(application(application("no").to_string()).to_string());
+        assert_eq!(plain(passed).to_string(), "application error: no");
+        assert_eq!(message("application error: application error: no"), "no");
+    }
+}

@@ -1,0 +1,36 @@
+//! `/healthz` and `/readyz`, and the command that asks for them.
+
+use std::{net::SocketAddr, time::Duration};
+
+use axum::{Router, http::StatusCode, routing::get};
+use tokio::sync::watch;
+
+/// `GET /healthz`: the process is alive. `GET /readyz`: its message stream is up; 503 otherwise.
+pub fn routes<S: Clone + Send + Sync + 'static>(up: watch::Receiver<bool>) -> Router<S> {
+    let ready = move || {
+        let up = *up.borrow();
+        std::future::ready(match up {
+            true => (StatusCode::OK, "ready\n"),
+            false => (StatusCode::SERVICE_UNAVAILABLE, "not connected to the Resonate Server\n"),
+        })
+    };
+    Router::new().route("/healthz", get(async || "alive\n")).route("/readyz", get(ready))
+}
+
+/// Asks the process that listens on `address` whether it is ready.
+///
+/// # Errors
+/// What to tell the user: it is not there, not ready, or silent for two seconds.
+pub async fn check(address: SocketAddr) -> Result<(), String> {
+    let url = format!("http://{address}/readyz");
+    let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(2)).build();
+    let answer = match client {
+        Ok(client) => client.get(&url).send().await,
+        Err(error) => Err(error),
+    };
+    match answer {
+        Ok(answer) if answer.status().is_success() => Ok(()),
+        Ok(answer) => Err(format!("{url}: {}", answer.text().await.unwrap_or_default().trim())),
+        Err(error) => Err(format!("{url}: {error}")),
+    }
+}

@@ -1,0 +1,115 @@
+//! One checkpointed piece of work inside a function.
+
+use std::{sync::Arc, time::Duration};
+
+use backon::{BackoffBuilder, ExponentialBuilder};
+use resonate_sdk::{
+    error::Result,
+    prelude::{Context, Durable, DurableKind, ExecutionEnv},
+};
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::{config::Config, errors, transport::Runs};
+
+/// What the process lends to each function that it runs, as a dependency of the SDK.
+pub(crate) struct Runtime {
+    pub instance: String,
+    pub runs: Arc<Runs>,
+    pub attempts: usize,
+    pub retry_delay: Duration,
+    pub retry_max_delay: Duration,
+}
+
+impl Runtime {
+    pub fn new(config: &Config, runs: Arc<Runs>) -> Self {
+        Self {
+            instance: config.instance.clone(),
+            runs,
+            attempts: config.attempts,
+            retry_delay: config.retry_delay,
+            retry_max_delay: config.retry_max_delay,
+        }
+    }
+
+    /// The pauses between the attempts of a step: one less than there are attempts.
+    fn pauses(&self) -> impl Iterator<Item = Duration> + use<> {
+        ExponentialBuilder::new()
+            .with_min_delay(self.retry_delay)
+            .with_max_delay(self.retry_max_delay)
+            .with_max_times(self.attempts - 1)
+            .with_jitter()
+            .build()
+    }
+}
+
+/// Runs `body` as a step called `name`: once it has succeeded its result is remembered, and no
+/// later run of the function runs it again. A step that is interrupted runs again from its start.
+///
+/// `body` gets the number of the attempt, from 1. A failed attempt is repeated after a pause that
+/// doubles, with jitter (`NODE_RETRIES`, `NODE_RETRY_DELAY`, `NODE_RETRY_MAX_DELAY`).
+///
+/// # Errors
+/// The error of the last attempt, which is remembered like a result; or the run was given up.
+pub async fn step<T, F, Fut>(ctx: &Context, name: String, body: F) -> Result<T>
+where
+    T: Serialize + DeserializeOwned + Send + Sync + 'static,
+    F: Fn(u32) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<T>> + Send + 'static,
+{
+    ctx.run(Named(body), name).await
+}
+
+/// A body that the SDK can run; the step's name is its argument, so that it is stored too.
+struct Named<F>(F);
+
+impl<T, F, Fut> Durable<String, T> for Named<F>
+where
+    T: Send,
+    F: Fn(u32) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<T>> + Send + 'static,
+{
+    const NAME: &'static str = "step";
+    const KIND: DurableKind = DurableKind::Function;
+
+    async fn execute(&self, env: ExecutionEnv<'_>, name: String) -> Result<T> {
+        let info = env.into_info();
+        let runtime = info.get_dependency::<Runtime>();
+        let promise = info.id();
+        tracing::info!(step = name, promise, "step begins");
+        let mut pauses = runtime.pauses();
+        let mut attempt = 1;
+        loop {
+            let error = match (self.0)(attempt).await {
+                Ok(value) => {
+                    tracing::info!(step = name, promise, attempt, "step done");
+                    return Ok(value);
+                }
+                Err(error) => error,
+            };
+            let Some(pause) = pauses.next() else {
+                tracing::warn!(step = name, promise, attempt, %error, "step failed for good");
+                return Err(errors::plain(error));
+            };
+            tracing::warn!(step = name, promise, attempt, %error, ?pause, "step failed, will be tried again");
+            tokio::time::sleep(pause).await;
+            attempt += 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_up_to_the_bound_and_are_one_less_than_the_attempts() {
+        let config = Config { attempts: 7, ..Config::load("service-x").unwrap() };
+        let pauses: Vec<_> = Runtime::new(&config, Arc::default()).pauses().collect();
+        assert_eq!(pauses.len(), 6);
+        for (n, pause) in pauses.iter().enumerate() {
+            let least =
+                (Duration::from_millis(100) * 2_u32.pow(n as u32)).min(config.retry_max_delay);
+            assert!((least..=2 * least).contains(pause), "pause {n}: {pause:?}");
+        }
+    }
+}
