@@ -119,7 +119,7 @@ impl Server {
                 let mut inner = self.lock();
                 let now = inner.now();
                 let messages = inner.core.tick(now);
-                inner.awaited = i64::MAX;
+                inner.awaited = i64::MIN; // Awake: nobody need be woken.
                 self.send(&mut inner, messages);
                 let due = inner.core.next_due().unwrap_or(i64::MAX);
                 inner.awaited = due;
