@@ -1,6 +1,6 @@
 //! The `data` of each kind of request as it stands on the wire, and the rules it must keep.
 //!
-//! Types are named as the official server's refusals name them ("expected struct PromiseValue").
+//! `expecting` is how the official server's refusals name a type.
 //! Where data breaks more than one rule, the first is told.
 
 use std::collections::{BTreeMap, HashMap};
@@ -93,7 +93,7 @@ impl From<SettleState> for PromiseState {
 
 /// A promise's parameter or value.
 #[derive(Debug, Default, Deserialize, Serialize)]
-#[serde(rename = "PromiseValue")]
+#[serde(expecting = "struct PromiseValue")]
 pub(crate) struct Value {
     #[serde(skip_serializing_if = "Option::is_none")]
     headers: Option<HashMap<String, String>>,
@@ -108,7 +108,7 @@ pub(super) struct GetData {
 }
 
 #[derive(Deserialize)]
-#[serde(rename = "PromiseCreateData", rename_all = "camelCase")]
+#[serde(expecting = "struct PromiseCreateData", rename_all = "camelCase")]
 pub(super) struct CreateData {
     pub(super) id: String,
     pub(super) timeout_at: i64,
@@ -129,7 +129,7 @@ impl Rules for CreateData {
 }
 
 #[derive(Deserialize)]
-#[serde(rename = "PromiseSettleData")]
+#[serde(expecting = "struct PromiseSettleData")]
 pub(super) struct SettleData {
     pub(super) id: String,
     pub(super) state: SettleState,
@@ -144,7 +144,7 @@ impl Rules for SettleData {
 }
 
 #[derive(Deserialize)]
-#[serde(rename = "PromiseRegisterCallbackData")]
+#[serde(expecting = "struct PromiseRegisterCallbackData")]
 pub(super) struct AwaitData {
     pub(super) awaited: String,
     pub(super) awaiter: String,

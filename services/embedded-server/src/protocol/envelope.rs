@@ -46,7 +46,6 @@ pub(crate) struct Envelope<'a> {
     pub(crate) request: Result<Request, Reply>,
 }
 
-/// Names are those the official server's messages carry ("expected struct RequestEnvelope").
 #[derive(Deserialize)]
 struct RequestEnvelope<'a> {
     #[serde(borrow)]
@@ -71,7 +70,7 @@ struct RequestHead<'a> {
 
 /// The second reading: `data` as a value.
 #[derive(Deserialize)]
-#[serde(rename = "RequestEnvelope")]
+#[serde(expecting = "struct RequestEnvelope")]
 struct ValueEnvelope<'a> {
     #[serde(borrow)]
     kind: Cow<'a, str>,

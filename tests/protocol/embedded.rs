@@ -1,0 +1,1 @@
+//! What the embedded server does beyond the official one, and its binary.
