@@ -13,6 +13,8 @@ mod embedded;
 mod envelopes;
 #[path = "protocol/fences.rs"]
 mod fences;
+#[path = "protocol/histories.rs"]
+mod histories;
 #[path = "protocol/promises.rs"]
 mod promises;
 #[path = "protocol/refusals.rs"]

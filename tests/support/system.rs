@@ -9,7 +9,7 @@ use std::{
 
 use super::{
     Http, Line, Log, Process, Resonate, Server,
-    process::{self, executable},
+    process::{self, EXECUTABLE, executable},
     server::Prepared,
 };
 
@@ -132,8 +132,13 @@ impl System {
     }
 
     /// Starts a process by a line for the shell, with more settings than the rest has, and waits
-    /// until it is ready.
-    pub async fn start_by(&self, instance: &str, command: &str, settings: &[(&str, &str)]) {
+    /// until it is ready: the address that it listens on.
+    pub async fn start_by(
+        &self,
+        instance: &str,
+        command: &str,
+        settings: &[(&str, &str)],
+    ) -> String {
         let mut shell = Command::new("sh");
         shell.args(["-c", &format!("exec {command}")]);
         let own = self.settings.iter().map(|(name, value)| (name.as_str(), value.as_str()));
@@ -143,7 +148,17 @@ impl System {
         self.extra.lock().unwrap().push(process);
         self.pids.lock().unwrap().insert(instance.to_owned(), pid);
         let text = format!("\"pid\":{pid}");
-        self.log.line("a process to be ready again", |line| line.text.contains(&text)).await;
+        let ready = self.log.line("a process to be ready", |line| line.text.contains(&text)).await;
+        ready.field("health").expect("its address").to_owned()
+    }
+
+    /// Starts one more gateway, with settings of its own: a client of it.
+    pub async fn another_gateway(&self, instance: &str, settings: &[(&str, &str)]) -> Http {
+        let command = format!(
+            "{EXECUTABLE} gateway --instance {instance} --server {} --port 0",
+            self.server_url
+        );
+        Http::new(&self.start_by(instance, &command, settings).await)
     }
 
     /// The exit status of a process that a test has started.

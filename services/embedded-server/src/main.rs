@@ -1,5 +1,6 @@
 //! `embedded-server`: the in-memory Resonate server as a process of its own.
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -42,7 +43,11 @@ async fn main() -> ExitCode {
         }
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
 
     let bound = TcpListener::bind(&args.listen).await;
     let (listener, address) = match bound.and_then(|bound| Ok((bound.local_addr()?, bound))) {
@@ -50,6 +55,13 @@ async fn main() -> ExitCode {
         Err(error) => {
             eprintln!("cannot listen on {}: {error}", args.listen);
             return ExitCode::from(EXIT_CONFIG);
+        }
+    };
+    let stop = match stop_signal() {
+        Ok(stop) => stop,
+        Err(error) => {
+            eprintln!("cannot listen for signals: {error}");
+            return ExitCode::FAILURE;
         }
     };
     println!("listening on http://{address}");
@@ -61,7 +73,7 @@ async fn main() -> ExitCode {
         url: Some(format!("http://{address}")),
         ..Config::default()
     };
-    match embedded_server::run(listener, config, stop_signal()).await {
+    match embedded_server::run(listener, config, stop).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("the server failed: {error}");
@@ -70,21 +82,26 @@ async fn main() -> ExitCode {
     }
 }
 
-/// Resolves with the first SIGTERM or SIGINT.
-async fn stop_signal() {
-    let interrupt = tokio::signal::ctrl_c();
-    #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
-            tokio::select! {
-                _ = interrupt => {}
-                _ = terminate.recv() => {}
-            }
-            return;
+/// Resolves with the first SIGTERM or SIGINT; from the call on, neither ends the process by itself.
+#[cfg(unix)]
+fn stop_signal() -> std::io::Result<impl Future<Output = ()> + Send> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
         }
-    }
-    let _ = interrupt.await;
+    })
+}
+
+/// Resolves with the first Ctrl-C.
+#[cfg(not(unix))]
+fn stop_signal() -> std::io::Result<impl Future<Output = ()> + Send> {
+    Ok(async {
+        let _ = tokio::signal::ctrl_c().await;
+    })
 }
 
 /// An integer with `ms`, `s`, `m` or `h`.
