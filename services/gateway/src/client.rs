@@ -57,10 +57,11 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client on the transport of this process, which is not connected yet.
-    pub fn new(transport: &Arc<NodeTransport>) -> Self {
+    /// A client on the transport of this process, which is not connected yet, and on the network
+    /// that wraps it.
+    pub fn new(transport: &NodeTransport, network: Arc<dyn Network>) -> Self {
         let group = transport.group().to_owned();
-        let messages = Transport::new(transport.clone() as Arc<dyn Network>);
+        let messages = Transport::new(network);
         let (connected, address) = watch::channel(None);
         let client =
             Self { sender: Sender::new(messages.clone(), None), address, waiters: Arc::default() };
@@ -253,6 +254,11 @@ pub fn call_of(promise: &PromiseRecord) -> Option<(Flow, Options)> {
     }
     let Call { func, args } = decode(&promise.param)?;
     Flow::recognize(&func, &args)
+}
+
+/// The id of the trace that the flow of this promise is in.
+pub fn trace_of(promise: &PromiseRecord) -> Option<String> {
+    promise.param.headers.as_ref().and_then(resonate_otel::trace_id)
 }
 
 /// The value of a settled promise.

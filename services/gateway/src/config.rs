@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use node::config::{Error, Settings};
+use node::config::{Error, Settings, url};
 
 /// What the gateway can be told beside the settings of every process.
 #[derive(Debug, Clone)]
@@ -13,6 +13,8 @@ pub struct Config {
     pub wait: Duration,
     /// `GATEWAY_FLOW_TIMEOUT`: how long a flow may take before it is rejected as timed out.
     pub flow_timeout: Duration,
+    /// `GATEWAY_JAEGER_URL`: Jaeger's page as browsers reach it, for `trace_url` in answers.
+    pub jaeger_url: Option<String>,
 }
 
 impl Config {
@@ -28,6 +30,7 @@ impl Config {
             listen: from.address("listen", SocketAddr::from(([127, 0, 0, 1], 5000)))?,
             wait: from.duration("await", 60 * S, MS, 3_600 * S)?,
             flow_timeout: from.duration("flow_timeout", 86_400 * S, 100 * MS, 365 * 86_400 * S)?,
+            jaeger_url: from.get("jaeger_url", None, |text| url(text).map(Some))?,
         })
     }
 }

@@ -7,11 +7,13 @@
 //! | [`request`] | query parameters and headers, checked |
 //! | [`client`] | creates, finds and awaits promises; forgets them after that |
 //! | [`routes`] | the HTTP interface |
+//! | [`ids`] | the ids and the trace of a flow, for answers |
 //! | [`problem`] | errors as clients see them |
 
 pub mod client;
 pub mod config;
 pub mod flow;
+pub mod ids;
 pub mod problem;
 pub mod request;
 pub mod routes;
@@ -27,6 +29,7 @@ use node::{
     lifecycle::{self, Error, Overrides, Stop},
     transport::{ConnectionId, Transport},
 };
+use resonate_otel::{Telemetry, Traced};
 use tokio::sync::watch;
 
 use crate::{client::Client, config::Config, routes::App};
@@ -80,17 +83,21 @@ pub fn run(overrides: &Overrides, port: Option<u16>) -> Result<(), Error> {
     if let Some(port) = port {
         config.listen.set_port(port);
     }
-    node::logging::start()?;
-    lifecycle::block_on(node.worker_threads, serve(node, config))
+    let telemetry = lifecycle::telemetry(GROUP, &node)?;
+    lifecycle::block_on(node.worker_threads, serve(node, config, &telemetry))
 }
 
-async fn serve(node: node::config::Config, config: Config) -> Result<(), Error> {
+async fn serve(
+    node: node::config::Config,
+    config: Config,
+    telemetry: &Telemetry,
+) -> Result<(), Error> {
     let mut stop = Stop::listen(&node.instance)?;
     let listener = lifecycle::listen(config.listen, "GATEWAY_LISTEN").await?;
     let address = listener.local_addr().map_err(|error| Error::Other(error.to_string()))?;
 
     let transport = Arc::new(Transport::new(&node, GROUP, ConnectionId::Fresh, Vec::new()));
-    let client = Client::new(&transport);
+    let client = Client::new(&transport, Arc::new(Traced::new(transport.clone(), telemetry)));
     transport.connect();
     let (stopping, stopped) = watch::channel(false);
     let app = routes::app(App { client, config, up: transport.up(), stopping: stopped.clone() });

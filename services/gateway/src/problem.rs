@@ -7,7 +7,7 @@ use axum::{
 use problem_details::ProblemDetails;
 use serde_json::{Map, Value, json};
 
-use crate::flow::Flow;
+use crate::{flow::Flow, ids::Ids};
 
 /// Why a request is not answered with a result.
 #[derive(Debug)]
@@ -34,8 +34,8 @@ pub enum Problem {
     Failed {
         /// The flow.
         flow: Flow,
-        /// Its id.
-        id: String,
+        /// Its ids.
+        ids: Ids,
         /// The function's own message.
         error: String,
     },
@@ -43,8 +43,8 @@ pub enum Problem {
     TimedOut {
         /// The flow.
         flow: Flow,
-        /// Its id.
-        id: String,
+        /// Its ids.
+        ids: Ids,
     },
     /// The Resonate Server is out of reach.
     Unavailable(String),
@@ -79,13 +79,15 @@ impl Problem {
             Self::Conflict { id, detail } => {
                 (StatusCode::UNPROCESSABLE_ENTITY, detail, json!({"id": id}))
             }
-            Self::Failed { flow, id, error } => {
+            Self::Failed { flow, ids, error } => {
                 let detail = format!("{} failed: {error}; {}", flow.name(), anew(flow));
-                (StatusCode::BAD_GATEWAY, detail, json!({"id": id, "error": error}))
+                let mut members = json!(ids);
+                members["error"] = error.into();
+                (StatusCode::BAD_GATEWAY, detail, members)
             }
-            Self::TimedOut { flow, id } => {
+            Self::TimedOut { flow, ids } => {
                 let detail = format!("{} was not done in its time; {}", flow.name(), anew(flow));
-                (StatusCode::GATEWAY_TIMEOUT, detail, json!({"id": id}))
+                (StatusCode::GATEWAY_TIMEOUT, detail, json!(ids))
             }
             Self::Unavailable(detail) => (StatusCode::SERVICE_UNAVAILABLE, detail, json!({})),
             Self::NoFlow(id) => {

@@ -13,17 +13,20 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
+use axum_tracing_opentelemetry::middleware::OtelAxumLayer;
 use futures_util::future::{try_join, try_join_all};
 use node::health;
 use resonate_sdk::{prelude::PromiseState, types::PromiseRecord};
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::sync::watch;
+use tracing::Instrument;
 
 use crate::{
     client::{self, Client, Created},
     config::Config,
     flow::{Flow, Invocation},
+    ids::{Ids, Trace},
     problem::Problem,
     request::{self, Request},
 };
@@ -66,6 +69,8 @@ pub fn app(state: App) -> Router {
     }
     router
         .route("/flows/{id}", get(inspect))
+        .layer(OtelAxumLayer::default())
+        // Outside of the tracing layer: nobody wants a trace of each health check.
         .merge(health::routes(state.up.clone()))
         .fallback(async |uri: Uri| Problem::NoRoute(uri.path().to_owned()))
         .method_not_allowed_fallback(async |method: Method| Problem::Method(method.to_string()))
@@ -94,8 +99,16 @@ async fn read_body(request: HttpRequest) -> Result<(), Problem> {
 #[derive(Serialize)]
 struct Success {
     message: Value,
-    id: String,
-    reconnected: bool,
+    #[serde(flatten)]
+    ids: Ids,
+}
+
+/// The answer to a request whose flow takes longer than a request waits.
+#[derive(Serialize)]
+struct Pending {
+    state: PromiseState,
+    #[serde(flatten)]
+    ids: Ids,
 }
 
 async fn start(
@@ -109,27 +122,26 @@ async fn start(
     // In a task of its own: a client that hangs up ends this future, and must not end the start.
     let create = tokio::spawn({
         let (client, id, timeout) = (app.client.clone(), id.clone(), app.config.flow_timeout);
-        async move { client.create(flow, &id, options, timeout).await }
+        // Under the request's span, which is the parent of the call's.
+        async move { client.create(flow, &id, options, timeout).await }.in_current_span()
     });
     let Created { promise, reconnected } =
         create.await.map_err(|error| Problem::Internal(error.to_string()))??;
+    let ids = Ids { trace: Trace::of(&promise, &app.config), id: id.clone(), reconnected };
     if flow == Flow::DetachedChain {
-        return Ok(Json(Success { message: "detached-chain started".into(), id, reconnected })
-            .into_response());
+        return Ok(Json(Success { message: "detached-chain started".into(), ids }).into_response());
     }
     let Some(promise) = settled(&app, promise).await else {
         let location = [(LOCATION, format!("/flows/{id}"))];
-        let body =
-            Json(json!({"id": id, "state": PromiseState::Pending, "reconnected": reconnected}));
+        let body = Json(Pending { state: PromiseState::Pending, ids });
         return Ok((StatusCode::ACCEPTED, location, body).into_response());
     };
     match promise.state {
         PromiseState::Resolved => {
-            Ok(Json(Success { message: client::value_of(&promise), id, reconnected })
-                .into_response())
+            Ok(Json(Success { message: client::value_of(&promise), ids }).into_response())
         }
-        PromiseState::RejectedTimedout => Err(Problem::TimedOut { flow, id }),
-        _ => Err(Problem::Failed { flow, id, error: client::error_of(&promise) }),
+        PromiseState::RejectedTimedout => Err(Problem::TimedOut { flow, ids }),
+        _ => Err(Problem::Failed { flow, ids, error: client::error_of(&promise) }),
     }
 }
 
@@ -156,6 +168,8 @@ struct Inspection {
     result: Option<Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
+    #[serde(flatten)]
+    trace: Trace,
     invocations: Vec<InspectedInvocation>,
 }
 
@@ -187,6 +201,7 @@ async fn inspect(
     )
     .await?;
 
+    let trace = Trace::of(&root, &app.config);
     let outcome = outcome(flow, root, found.iter().filter_map(|(promise, _)| promise.as_ref()));
     let state = outcome.as_ref().map_or(PromiseState::Pending, |promise| promise.state.clone());
     let resolved = outcome.as_ref().filter(|_| state == PromiseState::Resolved);
@@ -207,6 +222,7 @@ async fn inspect(
         flow: flow.name(),
         result: resolved.map(client::value_of),
         error: failed.map(client::error_of),
+        trace,
         state,
         invocations: invocations.into_iter().zip(found).map(inspected).collect(),
     }))

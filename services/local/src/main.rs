@@ -95,7 +95,7 @@ fn service(name: &str, mut overrides: Overrides) -> Result<(), Error> {
 }
 
 fn server(address: SocketAddr) -> Result<(), Error> {
-    node::logging::start()?;
+    node::logging::start(None)?;
     lifecycle::block_on(1, async move {
         let mut stop = Stop::listen("resonate")?;
         let listener = lifecycle::listen(address, "--listen").await?;

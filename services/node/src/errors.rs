@@ -19,6 +19,18 @@ pub fn message(text: &str) -> &str {
     text
 }
 
+/// The kind of an error, for traces: the name of its variant.
+pub(crate) fn kind(error: &Error) -> &'static str {
+    match error {
+        Error::Application { .. } => "Application",
+        Error::Timeout => "Timeout",
+        Error::IoError(_) => "IoError",
+        Error::HttpError(_) => "HttpError",
+        Error::NetworkError(_) => "NetworkError",
+        _ => "Error",
+    }
+}
+
 /// The same error without the prefixes that it gathered.
 pub(crate) fn plain(error: Error) -> Error {
     match error {

@@ -8,6 +8,7 @@ use std::{
     sync::Arc,
 };
 
+use resonate_otel::{Identity, Telemetry, Traced};
 use resonate_sdk::prelude::{Resonate, ResonateConfig};
 use tokio::{
     net::TcpListener,
@@ -35,6 +36,9 @@ pub enum Error {
     /// A setting is wrong. Exit code 64.
     #[error(transparent)]
     Configuration(#[from] config::Error),
+    /// A setting of OpenTelemetry is wrong. Exit code 64.
+    #[error(transparent)]
+    Telemetry(#[from] resonate_otel::ConfigurationError),
     /// An address cannot be listened on. Exit code 64.
     #[error("cannot listen on {address}: {source}; choose another with {variable}")]
     Listen {
@@ -57,7 +61,7 @@ impl Error {
     /// The exit code that tells a supervisor whether a restart can help.
     pub fn exit_code(&self) -> ExitCode {
         match self {
-            Self::Configuration(_) | Self::Listen { .. } | Self::Usage(_) => {
+            Self::Configuration(_) | Self::Telemetry(_) | Self::Listen { .. } | Self::Usage(_) => {
                 ExitCode::from(EXIT_CONFIGURATION)
             }
             Self::Other(_) => ExitCode::FAILURE,
@@ -154,11 +158,26 @@ pub fn healthcheck(
 /// The configuration cannot be used, or the health address is taken.
 pub fn run(service: Service, overrides: &Overrides) -> Result<(), Error> {
     let config = overrides.config(service.group())?;
-    logging::start()?;
-    block_on(config.worker_threads, serve(service, config))
+    let telemetry = telemetry(service.group(), &config)?;
+    block_on(config.worker_threads, serve(service, config, &telemetry))
 }
 
-async fn serve(service: Service, config: Config) -> Result<(), Error> {
+/// Starts logging and tracing of a process of `group`; the end of the value flushes its spans.
+///
+/// # Errors
+/// A setting of either cannot be used.
+pub fn telemetry(group: &str, config: &Config) -> Result<Telemetry, Error> {
+    let telemetry = Telemetry::start(Identity {
+        name: group.to_owned(),
+        instance: config.instance.clone(),
+        namespace: "async-rpc",
+        version: env!("CARGO_PKG_VERSION"),
+    })?;
+    logging::start(Some(&telemetry))?;
+    Ok(telemetry)
+}
+
+async fn serve(service: Service, config: Config, telemetry: &Telemetry) -> Result<(), Error> {
     let mut stop = Stop::listen(&config.instance)?;
     let health = listen(config.health_listen, "NODE_HEALTH_LISTEN").await?;
     let address = health.local_addr().map_err(|error| Error::Other(error.to_string()))?;
@@ -166,12 +185,13 @@ async fn serve(service: Service, config: Config) -> Result<(), Error> {
     let connection_id = ConnectionId::Instance(config.instance.clone());
     let transport =
         Arc::new(Transport::new(&config, service.group(), connection_id, service.functions()));
+    let traced = Arc::new(Traced::new(transport.clone(), telemetry));
     let resonate = Resonate::new(ResonateConfig {
-        network: Some(transport.clone()),
+        network: Some(traced.clone()),
         ttl: Some(config.lease.as_millis() as u64),
         ..ResonateConfig::default()
     })
-    .with_dependency(Runtime::new(&config, transport.runs().clone()));
+    .with_dependency(Runtime::new(&config, transport.runs().clone(), traced));
     service.register(&resonate).map_err(|error| Error::Other(error.to_string()))?;
     transport.connect();
 

@@ -2,19 +2,22 @@
 
 use std::io::IsTerminal;
 
-use tracing_subscriber::{EnvFilter, fmt};
+use resonate_otel::Telemetry;
+use tracing_subscriber::{
+    EnvFilter, Layer, Registry, fmt, layer::SubscriberExt, util::SubscriberInitExt,
+};
 
 use crate::config::{Error, Settings};
 
-/// The SDK reports what the transport and the runtime report too, with more context.
-const DEFAULT: &str = "info,resonate=off,resonate_sdk=off";
+/// The SDKs report what the transport, the runtime and the exporter report too, with more context.
+const DEFAULT: &str = "info,resonate=off,resonate_sdk=off,opentelemetry=off";
 
-/// Starts logging for this process, by `NODE_LOG` (a filter as of `tracing-subscriber`) and
+/// Starts logging and tracing for this process, by `NODE_LOG` (a filter as of `tracing-subscriber`) and
 /// `NODE_LOG_FORMAT` (`human` or `json`).
 ///
 /// # Errors
 /// One of the two cannot be used.
-pub fn start() -> Result<(), Error> {
+pub fn start(telemetry: Option<&Telemetry>) -> Result<(), Error> {
     let settings = Settings::load("NODE")?;
     let filter = |text: &str| {
         EnvFilter::try_new(text)
@@ -27,12 +30,13 @@ pub fn start() -> Result<(), Error> {
         "json" => Ok(true),
         _ => Err("human or json is expected".to_owned()),
     })?;
-    let lines = fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
-    // A second start in one process, as in tests, keeps the first one's settings.
-    let _ = if json {
-        lines.json().flatten_event(true).try_init()
-    } else {
-        lines.with_ansi(std::io::stderr().is_terminal()).try_init()
+    let lines = fmt::layer().with_writer(std::io::stderr).with_target(false);
+    let lines = match json {
+        true => lines.json().flatten_event(true).boxed(),
+        false => lines.with_ansi(std::io::stderr().is_terminal()).boxed(),
     };
+    let subscriber = Registry::default().with(lines.with_filter(filter)).with(telemetry.and_then(Telemetry::layer));
+    // A second start in one process, as in tests, keeps the first one's settings.
+    let _ = subscriber.try_init();
     Ok(())
 }

@@ -90,6 +90,7 @@ where
             function = D::NAME,
             promise,
             version = runtime.runs.version(promise),
+            trace_id = runtime.traced.trace_id(promise),
         );
         let run = async {
             let args = serde_json::from_value(args).map_err(|error| {

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use backon::{BackoffBuilder, ExponentialBuilder};
+use resonate_otel::Traced;
 use resonate_sdk::{
     error::Result,
     prelude::{Context, Durable, DurableKind, ExecutionEnv},
@@ -15,31 +16,33 @@ use crate::{config::Config, errors, transport::Runs};
 pub(crate) struct Runtime {
     pub instance: String,
     pub runs: Arc<Runs>,
+    pub traced: Arc<Traced>,
     pub attempts: usize,
     pub retry_delay: Duration,
     pub retry_max_delay: Duration,
 }
 
 impl Runtime {
-    pub fn new(config: &Config, runs: Arc<Runs>) -> Self {
+    pub fn new(config: &Config, runs: Arc<Runs>, traced: Arc<Traced>) -> Self {
         Self {
             instance: config.instance.clone(),
             runs,
+            traced,
             attempts: config.attempts,
             retry_delay: config.retry_delay,
             retry_max_delay: config.retry_max_delay,
         }
     }
+}
 
-    /// The pauses between the attempts of a step: one less than there are attempts.
-    fn pauses(&self) -> impl Iterator<Item = Duration> + use<> {
-        ExponentialBuilder::new()
-            .with_min_delay(self.retry_delay)
-            .with_max_delay(self.retry_max_delay)
-            .with_max_times(self.attempts - 1)
-            .with_jitter()
-            .build()
-    }
+/// The pauses between the attempts of a step: one less than there are attempts.
+fn pauses(attempts: usize, first: Duration, longest: Duration) -> impl Iterator<Item = Duration> {
+    ExponentialBuilder::new()
+        .with_min_delay(first)
+        .with_max_delay(longest)
+        .with_max_times(attempts - 1)
+        .with_jitter()
+        .build()
 }
 
 /// Runs `body` as a step called `name`: once it has succeeded its result is remembered, and no
@@ -76,7 +79,8 @@ where
         let runtime = info.get_dependency::<Runtime>();
         let promise = info.id();
         tracing::info!(step = name, promise, "step begins");
-        let mut pauses = runtime.pauses();
+        runtime.traced.name_step(promise, &name);
+        let mut pauses = pauses(runtime.attempts, runtime.retry_delay, runtime.retry_max_delay);
         let mut attempt = 1;
         loop {
             let error = match (self.0)(attempt).await {
@@ -86,6 +90,11 @@ where
                 }
                 Err(error) => error,
             };
+            runtime.traced.step_failed(
+                promise,
+                errors::kind(&error),
+                errors::message(&error.to_string()),
+            );
             let Some(pause) = pauses.next() else {
                 tracing::warn!(step = name, promise, attempt, %error, "step failed for good");
                 return Err(errors::plain(error));
@@ -103,12 +112,11 @@ mod tests {
 
     #[test]
     fn pauses_double_up_to_the_bound_and_are_one_less_than_the_attempts() {
-        let config = Config { attempts: 7, ..Config::load("service-x").unwrap() };
-        let pauses: Vec<_> = Runtime::new(&config, Arc::default()).pauses().collect();
+        let (first, longest) = (Duration::from_millis(100), Duration::from_secs(2));
+        let pauses: Vec<_> = pauses(7, first, longest).collect();
         assert_eq!(pauses.len(), 6);
         for (n, pause) in pauses.iter().enumerate() {
-            let least =
-                (Duration::from_millis(100) * 2_u32.pow(n as u32)).min(config.retry_max_delay);
+            let least = (first * 2_u32.pow(n as u32)).min(longest);
             assert!((least..=2 * least).contains(pause), "pause {n}: {pause:?}");
         }
     }

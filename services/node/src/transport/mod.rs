@@ -380,7 +380,10 @@ impl Transport {
         let (id, version) = (&*task.id, task.version);
         match self.runs.check(id, version) {
             // Nothing is held any more.
-            Err(Refusal::Fenced | Refusal::Unreachable) => {}
+            Err(refusal @ (Refusal::Fenced | Refusal::Unreachable)) => {
+                self.runs.end(id, version);
+                return Ok(wire::answer(request, 409, json!(refusal.to_string())));
+            }
             Err(Refusal::Draining) => {
                 tracing::info!(promise = id, version, "released for another process of the group");
                 self.send_release(id, version).await;

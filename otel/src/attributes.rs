@@ -1,0 +1,34 @@
+//! Names of attributes, events and headers that this crate writes.
+
+/// Id of the durable promise that a span is about.
+pub const PROMISE_ID: &str = "resonate.promise.id";
+/// State of the promise at the end of the span: `resolved`, `rejected`, `rejected_timedout`, …
+pub const PROMISE_STATE: &str = "resonate.promise.state";
+/// Name of the durable function.
+pub const FUNCTION: &str = "resonate.function";
+/// The group that a call is sent to, or that runs it.
+pub const GROUP: &str = "resonate.group";
+/// Version of the task: how often it was acquired, this run included.
+pub const TASK_VERSION: &str = "resonate.task.version";
+/// How a run ended: see [`crate::Outcome`].
+pub const RUN_OUTCOME: &str = "resonate.run.outcome";
+/// True on a run that took over from a dead one, and on a step that it ran again.
+pub const TAKEOVER: &str = "resonate.takeover";
+/// True on a request that found its promise, started by an earlier one.
+pub const RECONNECTED: &str = "resonate.reconnected";
+/// The process that a lease belonged to: `service.instance.id` of another process.
+pub const LEASE_INSTANCE: &str = "resonate.lease.instance";
+
+/// OpenTelemetry's name of the event of a failed attempt, and its attributes.
+pub const EXCEPTION: &str = "exception";
+/// Type of the error of a failed attempt.
+pub const EXCEPTION_TYPE: &str = "exception.type";
+/// Message of the error of a failed attempt.
+pub const EXCEPTION_MESSAGE: &str = "exception.message";
+
+/// In `param.headers` of a step: the process that created it.
+pub(crate) const HEADER_INSTANCE: &str = "resonate-otel-instance";
+/// In `param.headers` of a step: the version of the task that created it.
+pub(crate) const HEADER_VERSION: &str = "resonate-otel-version";
+/// In `value.headers` of a promise that a task's run settled: the process and the version.
+pub(crate) const HEADER_SETTLER: &str = "resonate-otel-settler";

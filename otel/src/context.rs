@@ -1,0 +1,64 @@
+//! Trace context in the headers of durable promises, and contexts that follow from a promise.
+
+use std::{
+    collections::HashMap,
+    hash::Hasher,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use opentelemetry::{
+    Context, SpanId, TraceId, global,
+    trace::{SpanContext, TraceContextExt},
+};
+
+/// `param.headers` or `value.headers` of a promise.
+pub(crate) type Headers = HashMap<String, String>;
+
+/// Reads a context with whatever propagator is set. `None`: the headers carry none.
+pub(crate) fn extract(headers: &Headers) -> Option<Context> {
+    let context = global::get_text_map_propagator(|propagator| {
+        propagator.extract_with_context(&Context::new(), headers)
+    });
+    context.span().span_context().is_valid().then_some(context)
+}
+
+/// What the propagator writes for `context`.
+pub(crate) fn inject(context: &Context) -> Headers {
+    let mut headers = Headers::new();
+    global::get_text_map_propagator(|propagator| propagator.inject_context(context, &mut headers));
+    headers
+}
+
+/// The context of a span: what its children have as their parent.
+pub(crate) fn child_of(parent: &Context, span: SpanContext) -> Context {
+    parent.with_remote_span_context(span)
+}
+
+/// The time of a promise's `createdAt`, `settledAt` or `timeoutAt`, in milliseconds of the
+/// server's clock.
+pub(crate) fn time(milliseconds: i64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_millis(milliseconds.try_into().unwrap_or_default())
+}
+
+/// A trace id that every process derives alike for a promise that carries no context.
+pub(crate) fn derived_trace_id(promise: &str, created_at: i64) -> TraceId {
+    let halves = [
+        hash("trace id, first half", promise, created_at),
+        hash("trace id, second half", promise, created_at),
+    ];
+    TraceId::from(u128::from(halves[0]) << 64 | u128::from(halves[1]))
+}
+
+/// A span id for `what` that every process derives alike.
+pub(crate) fn derived_span_id(what: &str, promise: &str, created_at: i64) -> SpanId {
+    SpanId::from(hash(what, promise, created_at))
+}
+
+fn hash(what: &str, promise: &str, created_at: i64) -> u64 {
+    let mut hash = seahash::SeaHasher::new();
+    hash.write(what.as_bytes());
+    hash.write_i64(created_at);
+    hash.write(promise.as_bytes());
+    // Zero would be no valid id.
+    hash.finish().max(1)
+}

@@ -1,0 +1,203 @@
+//! The parts of requests and answers that spans are made from.
+
+use std::{borrow::Cow, collections::HashMap};
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+use serde::Deserialize;
+use serde_json::{Value, value::RawValue};
+
+use crate::context::Headers;
+
+/// A request, of which only the kind is known.
+#[derive(Deserialize)]
+pub struct Request<'a> {
+    #[serde(borrow)]
+    pub kind: Cow<'a, str>,
+    #[serde(borrow)]
+    pub data: &'a RawValue,
+}
+
+/// `data` of the requests about one task.
+#[derive(Deserialize)]
+pub struct Task<'a> {
+    #[serde(borrow)]
+    pub id: Cow<'a, str>,
+    pub version: i64,
+    #[serde(default)]
+    pub ttl: u64,
+    #[serde(borrow, default)]
+    pub action: Option<Action<'a>>,
+}
+
+#[derive(Deserialize)]
+pub struct Action<'a> {
+    #[serde(borrow)]
+    pub kind: Cow<'a, str>,
+}
+
+/// `data` of `task.create`.
+#[derive(Deserialize)]
+pub struct CreateTask {
+    pub ttl: u64,
+}
+
+#[derive(Deserialize)]
+pub struct Heartbeat<'a> {
+    #[serde(borrow)]
+    pub tasks: Vec<TaskRef<'a>>,
+}
+
+#[derive(Deserialize)]
+pub struct TaskRef<'a> {
+    #[serde(borrow)]
+    pub id: Cow<'a, str>,
+    pub version: i64,
+}
+
+/// An answer: its status, and what is asked of its data.
+#[derive(Deserialize)]
+pub struct Answer<D> {
+    pub head: Head,
+    pub data: D,
+}
+
+/// An answer of which only the status matters.
+#[derive(Deserialize)]
+pub struct Status {
+    pub head: Head,
+}
+
+#[derive(Deserialize)]
+pub struct Head {
+    pub status: u16,
+}
+
+/// `data` with one promise: `promise.create`, `promise.get`, `task.fulfill`.
+#[derive(Deserialize)]
+pub struct OnePromise {
+    pub promise: Promise,
+}
+
+/// An answer or a message that is about one promise.
+#[derive(Deserialize)]
+pub struct Awaited {
+    pub data: OnePromise,
+}
+
+/// `data` of `task.fence`.
+#[derive(Deserialize)]
+pub struct Fenced {
+    pub action: FencedAction,
+}
+
+#[derive(Deserialize)]
+pub struct FencedAction {
+    pub data: OnePromise,
+}
+
+/// `data` of `task.acquire` and `task.create`.
+#[derive(Deserialize)]
+pub struct Acquired<'a> {
+    #[serde(borrow)]
+    pub task: TaskRef<'a>,
+    pub promise: Promise,
+    /// Not parsed unless needed: a hundred steps make it large, and every answer carries it.
+    #[serde(borrow, default)]
+    pub preload: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+pub struct Promise {
+    pub id: String,
+    pub state: String,
+    #[serde(default)]
+    pub param: Content,
+    #[serde(default)]
+    pub value: Content,
+    #[serde(default)]
+    pub tags: HashMap<String, String>,
+    #[serde(rename = "timeoutAt")]
+    pub timeout_at: i64,
+    #[serde(rename = "createdAt")]
+    pub created_at: i64,
+    #[serde(rename = "settledAt", default)]
+    pub settled_at: Option<i64>,
+}
+
+#[derive(Deserialize, Default)]
+pub struct Content {
+    #[serde(default)]
+    pub headers: Option<Headers>,
+    #[serde(default)]
+    pub data: Option<String>,
+}
+
+impl Content {
+    /// The headers, or none.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.as_ref()?.get(name).map(String::as_str)
+    }
+
+    fn decode<T: serde::de::DeserializeOwned>(&self) -> Option<T> {
+        let bytes = BASE64_STANDARD.decode(self.data.as_deref()?).ok()?;
+        serde_json::from_slice(&bytes).ok()
+    }
+}
+
+impl Promise {
+    /// The function that a call names.
+    pub fn function(&self) -> Option<String> {
+        #[derive(Deserialize)]
+        struct Call {
+            func: String,
+        }
+        self.param.decode::<Call>().map(|call| call.func)
+    }
+
+    /// The group that a call was sent to: the part of `poll://any@group/id` that names it.
+    pub fn group(&self) -> Option<&str> {
+        let target = self.tags.get("resonate:target")?;
+        let group = target.split_once('@').map_or(target.as_str(), |(_, group)| group);
+        Some(group.split('/').next().unwrap_or(group))
+    }
+
+    pub fn is_timer(&self) -> bool {
+        self.tags.get("resonate:timer").is_some_and(|timer| timer == "true")
+    }
+
+    /// A step: a promise that the run which created it settles itself.
+    pub fn is_local(&self) -> bool {
+        self.tags.get("resonate:scope").is_some_and(|scope| scope == "local")
+    }
+
+    /// The message of a rejection.
+    pub fn error(&self) -> Option<String> {
+        #[derive(Deserialize)]
+        struct Rejection {
+            message: String,
+        }
+        self.value.decode::<Rejection>().map(|rejection| rejection.message)
+    }
+}
+
+/// Puts headers into a promise that is created, or into the value of one that is settled.
+/// `None`: the request does not have the form that it should have, and is sent as it is.
+pub fn with_headers(body: &str, path: &str, headers: &Headers) -> Option<String> {
+    let mut request: Value = serde_json::from_str(body).ok()?;
+    let content = request.pointer_mut(path)?;
+    if content.is_null() {
+        *content = Value::Object(Default::default());
+    }
+    let map = content
+        .as_object_mut()?
+        .entry("headers")
+        .or_insert_with(|| Value::Object(Default::default()));
+    if map.is_null() {
+        *map = Value::Object(Default::default());
+    }
+    let map = map.as_object_mut()?;
+    for (name, value) in headers {
+        map.insert(name.clone(), Value::String(value.clone()));
+    }
+    Some(request.to_string())
+}
