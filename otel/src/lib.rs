@@ -13,8 +13,10 @@ mod context;
 mod emit;
 mod export;
 mod network;
+mod observer;
 mod runs;
 mod setup;
+mod spans;
 mod steps;
 mod wire;
 
