@@ -191,3 +191,47 @@ fn unblock_event(promise: &str) -> Bytes {
 fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::{Context, Wake};
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Wakes(AtomicUsize);
+
+    impl Wake for Wakes {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn create(server: &Server, id: &str, timeout_at: i64) {
+        let head = r#""head":{"corrId":"c","version":"2026-04-01"}"#;
+        let data = format!(r#"{{"id":"{id}","timeoutAt":{timeout_at}}}"#);
+        let body = format!(r#"{{"kind":"promise.create",{head},"data":{data}}}"#);
+        assert_eq!(server.handle(body.as_bytes()).0, 200);
+    }
+
+    #[tokio::test]
+    async fn timers_sleep_until_one_is_due_or_an_earlier_one_is_armed() {
+        let server = Server::new(&Config::default());
+        create(&server, "later", i64::MAX - 1);
+        let wakes = Arc::new(Wakes::default());
+        let waker = wakes.clone().into();
+        let mut timers = pin!(server.run_timers());
+        let mut poll = || timers.as_mut().poll(&mut Context::from_waker(&waker)).is_pending();
+        assert!(poll());
+        let woken = || wakes.0.swap(0, Ordering::Relaxed);
+        assert_eq!(woken(), 0, "an armed timer is slept for, not spun on");
+        create(&server, "even-later", i64::MAX);
+        assert_eq!(woken(), 0);
+        create(&server, "sooner", i64::MAX - 2);
+        assert_eq!(woken(), 1);
+        assert!(poll());
+        assert_eq!(woken(), 0);
+    }
+}
