@@ -7,7 +7,7 @@ use node::prelude::*;
 async fn bar(ctx: &Context, options: Options) -> Result<i64> {
     // Each step that is done is remembered: after a crash the next process does the rest.
     options.work(ctx).await?;
-    let n: i64 = ctx.rpc("baz", options).target("service-c").await?;
+    let n: i64 = ctx.rpc("baz", (options,)).target("service-c").await?;
     Ok(n + 1)
 }
 

@@ -7,8 +7,8 @@ use node::prelude::*;
 async fn zim(ctx: &Context, n: i64, options: Options) -> Result<i64> {
     options.work(ctx).await?;
     // Both calls are stored before either is awaited, so they run side by side.
-    let rax = ctx.rpc::<i64>("rax", options).target("service-h").spawn()?;
-    let dop = ctx.rpc::<i64>("dop", options).target("service-i").spawn()?;
+    let rax = ctx.rpc::<i64>("rax", (options,)).target("service-h").spawn()?;
+    let dop = ctx.rpc::<i64>("dop", (options,)).target("service-i").spawn()?;
     Ok(n + rax.await? + dop.await?)
 }
 

@@ -57,10 +57,10 @@ impl Flow {
         }
     }
 
-    /// The arguments of the first call, as the SDKs store them.
+    /// The arguments of the first call, as a list.
     pub fn arguments(self, options: &Options) -> Value {
         match self {
-            Self::AwaitChain => json!(options),
+            Self::AwaitChain => json!([options]),
             Self::DetachedChain | Self::FanOutWorkflow => json!([1, options]),
         }
     }
@@ -68,10 +68,7 @@ impl Flow {
     /// The flow whose first call this is, and its options. `None` if it is none of ours.
     pub fn recognize(function: &str, arguments: &Value) -> Option<(Self, Options)> {
         let flow = Self::ALL.into_iter().find(|flow| flow.function() == function)?;
-        let options = match flow {
-            Self::AwaitChain => arguments,
-            Self::DetachedChain | Self::FanOutWorkflow => arguments.get(1)?,
-        };
+        let options = arguments.as_array()?.last()?;
         Some((flow, serde_json::from_value(options.clone()).ok()?))
     }
 
@@ -124,6 +121,7 @@ mod tests {
         }
         assert_eq!(Flow::recognize("bar", &Value::Null), None);
         assert_eq!(Flow::recognize("zim", &json!([1])), None);
+        assert_eq!(Flow::recognize("foo", &Value::Null), None);
     }
 
     #[test]

@@ -35,7 +35,9 @@ pub fn start(telemetry: Option<&Telemetry>) -> Result<(), Error> {
         true => lines.json().flatten_event(true).boxed(),
         false => lines.with_ansi(std::io::stderr().is_terminal()).boxed(),
     };
-    let subscriber = Registry::default().with(lines.with_filter(filter)).with(telemetry.and_then(Telemetry::layer));
+    let subscriber = Registry::default()
+        .with(lines.with_filter(filter))
+        .with(telemetry.and_then(Telemetry::layer));
     // A second start in one process, as in tests, keeps the first one's settings.
     let _ = subscriber.try_init();
     Ok(())

@@ -93,7 +93,7 @@ where
             trace_id = runtime.traced.trace_id(promise),
         );
         let run = async {
-            let args = serde_json::from_value(args).map_err(|error| {
+            let args = decode(args).map_err(|error| {
                 errors::application(format!("the arguments of {} do not decode: {error}", D::NAME))
             })?;
             tracing::debug!("run begins");
@@ -108,8 +108,35 @@ where
     }
 }
 
+/// Reads the arguments of a call. A single one stands in a list if the caller gave it as a tuple,
+/// as the SDKs of other languages always do, and bare if it was given to the Rust SDK as it is.
+fn decode<Args: DeserializeOwned>(args: Value) -> serde_json::Result<Args> {
+    if let Some([single]) = args.as_array().map(Vec::as_slice)
+        && let Ok(args) = serde_json::from_value(single.clone())
+    {
+        return Ok(args);
+    }
+    serde_json::from_value(args)
+}
+
 /// What a panic was given as its message.
 fn text(panic: &(dyn std::any::Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_single_argument_is_read_bare_and_in_a_list() {
+        assert_eq!(decode::<i64>(json!(5)).unwrap(), 5);
+        assert_eq!(decode::<i64>(json!([5])).unwrap(), 5);
+        assert_eq!(decode::<Vec<i64>>(json!([5])).unwrap(), [5]);
+        assert_eq!(decode::<Vec<i64>>(json!([[5]])).unwrap(), [5]);
+        assert_eq!(decode::<(i64, String)>(json!([5, "x"])).unwrap(), (5, "x".to_owned()));
+        assert!(decode::<i64>(json!(["x"])).is_err());
+    }
 }

@@ -1,0 +1,46 @@
+//! A traced flow on the embedded server: `cargo run -p resonate-otel --example flow`.
+//!
+//! Set `OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:4318` to see it in Jaeger. It prints
+//! `hello, twice: 42`.
+
+use std::sync::Arc;
+
+use resonate_otel::{Identity, Telemetry, Traced};
+use resonate_sdk::prelude::*;
+
+#[resonate_sdk::function]
+async fn double(n: i64) -> Result<i64> {
+    Ok(2 * n)
+}
+
+#[resonate_sdk::function]
+async fn greet(ctx: &Context, n: i64) -> Result<String> {
+    let twice: i64 = ctx.rpc("double", n).await?;
+    Ok(format!("hello, twice: {twice}"))
+}
+
+#[tokio::main]
+async fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    let url = format!("http://{}", listener.local_addr()?);
+    tokio::spawn(embedded_server::run(listener, Default::default(), std::future::pending()));
+
+    let telemetry = Telemetry::start(Identity {
+        name: "example".to_owned(),
+        instance: format!("example-{}", std::process::id()),
+        namespace: "resonate-otel",
+        version: env!("CARGO_PKG_VERSION"),
+    })?;
+    let network = HttpNetwork::new(url, None, Some("example".to_owned()), None);
+    let traced = Arc::new(Traced::new(Arc::new(network), &telemetry));
+    let resonate = Resonate::new(ResonateConfig { network: Some(traced), ..Default::default() });
+    resonate.register(double)?;
+    resonate.register(greet)?;
+
+    let answer: String = resonate.rpc("flow", "greet", 21).await?;
+    println!("{answer}");
+    resonate.stop().await?;
+    // Blocking: what is queued is sent before the process ends.
+    tokio::task::spawn_blocking(move || telemetry.shutdown()).await?;
+    Ok(())
+}
