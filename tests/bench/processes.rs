@@ -17,13 +17,75 @@ const TICK: Duration = Duration::from_millis(10);
 /// How often the state of a flow is looked at.
 const POLL: Duration = Duration::from_millis(5);
 
+/// A Resonate server; it ends with this value.
+pub struct Server {
+    pub name: &'static str,
+    url: String,
+    child: Child,
+    _folder: tempfile::TempDir,
+}
+
+impl Server {
+    /// The embedded server.
+    pub async fn embedded() -> Self {
+        Self::start("embedded", |port| {
+            let mut command = Command::new(EXECUTABLE);
+            command.args(["server", "--listen", &format!("127.0.0.1:{port}")]);
+            command
+        })
+        .await
+    }
+
+    /// The official server of this binary, with the settings that the README recommends.
+    pub async fn official(binary: &str) -> Self {
+        Self::start("official", |port| {
+            let mut command = Command::new(binary);
+            command
+                .arg("serve")
+                .env("RESONATE_SERVER__BIND", "127.0.0.1")
+                .env("RESONATE_SERVER__PORT", port.to_string())
+                .env("RESONATE_OBSERVABILITY__METRICS_PORT", "0")
+                .env("RESONATE_MESSAGES__POLL_INTERVAL", "1")
+                .env("RESONATE_TIMEOUTS__POLL_INTERVAL", "100")
+                .env("RESONATE_TASKS__RETRY_TIMEOUT", "2000")
+                .env("RESONATE_LEVEL", "error");
+            command
+        })
+        .await
+    }
+
+    async fn start(name: &'static str, command: impl FnOnce(u16) -> Command) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr());
+        let port = free.expect("a free port").port();
+        let mut command = command(port);
+        let child = command
+            .current_dir(&folder)
+            .env("NODE_LOG", "warn")
+            .spawn()
+            .expect("the server starts");
+        let url = format!("http://127.0.0.1:{port}");
+        while reqwest::get(format!("{url}/health")).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Self { name, url, child, _folder: folder }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It is a benchmark's server: there is nothing to be saved.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 /// A started system; it ends with this value.
 pub struct System {
     pub gateway: String,
     /// (instance, pid) of every process.
     processes: Vec<(String, u32)>,
     launcher: Child,
-    official: Option<(Child, tempfile::TempDir)>,
 }
 
 /// CPU time used by the parts of the system.
@@ -47,16 +109,13 @@ impl Sub for Usage {
 }
 
 impl System {
-    /// Starts everything on the embedded server, or on the official one of this binary, with the
-    /// settings of `compose.yaml`.
-    pub async fn start(official: Option<&str>) -> Self {
+    /// Starts everything on `server`, with the spans going to the OTLP address `collector`.
+    pub async fn start(server: &Server, collector: Option<&str>) -> Self {
         let mut launcher = Command::new(EXECUTABLE);
-        launcher.args(["--port", "0", "--server-port", "0"]).env("NODE_LOG", "warn");
-        let mut server = None;
-        if let Some(binary) = official {
-            let (child, url, folder) = start_official(binary).await;
-            launcher.args(["--server", &url]);
-            server = Some((child, folder));
+        launcher.args(["--port", "0", "--server", &server.url]).env("NODE_LOG", "warn");
+        launcher.env_remove("OTEL_EXPORTER_OTLP_ENDPOINT");
+        if let Some(collector) = collector {
+            launcher.env("OTEL_EXPORTER_OTLP_ENDPOINT", collector);
         }
         let mut launcher = launcher.stdout(Stdio::piped()).spawn().expect("the launcher starts");
         let mut lines = BufReader::new(launcher.stdout.take().expect("it is piped")).lines();
@@ -78,10 +137,8 @@ impl System {
         }
         // Nobody reads the rest; it must not fill the pipe.
         std::thread::spawn(move || lines.for_each(drop));
-        if let Some((child, _)) = &server {
-            processes.push(("resonate".to_owned(), child.id()));
-        }
-        Self { gateway, processes, launcher, official: server }
+        processes.push(("resonate".to_owned(), server.child.id()));
+        Self { gateway, processes, launcher }
     }
 
     /// The processes whose instance begins with `part`: the first process of a group comes first.
@@ -154,36 +211,7 @@ impl Drop for System {
     fn drop(&mut self) {
         signal(self.launcher.id(), "TERM");
         let _ = self.launcher.wait();
-        if let Some((child, _)) = &mut self.official {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
     }
-}
-
-async fn start_official(binary: &str) -> (Child, String, tempfile::TempDir) {
-    let folder = tempfile::tempdir().expect("a folder");
-    let port = std::net::TcpListener::bind("127.0.0.1:0")
-        .and_then(|free| free.local_addr())
-        .expect("a free port")
-        .port();
-    let child = Command::new(binary)
-        .arg("serve")
-        .current_dir(&folder)
-        .env("RESONATE_SERVER__BIND", "127.0.0.1")
-        .env("RESONATE_SERVER__PORT", port.to_string())
-        .env("RESONATE_OBSERVABILITY__METRICS_PORT", "0")
-        .env("RESONATE_MESSAGES__POLL_INTERVAL", "1")
-        .env("RESONATE_TIMEOUTS__POLL_INTERVAL", "100")
-        .env("RESONATE_TASKS__RETRY_TIMEOUT", "2000")
-        .env("RESONATE_LEVEL", "error")
-        .spawn()
-        .expect("RESONATE_SERVER_BIN can be run");
-    let url = format!("http://127.0.0.1:{port}");
-    while reqwest::get(format!("{url}/health")).await.is_err() {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    (child, url, folder)
 }
 
 fn signal(pid: u32, name: &str) {
