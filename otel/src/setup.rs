@@ -34,8 +34,9 @@ use crate::{
 /// says otherwise: a crash should be seen while one still looks.
 const SCHEDULE_DELAY: Duration = Duration::from_millis(500);
 
-/// Spans that wait for the collector at most, unless `OTEL_BSP_MAX_QUEUE_SIZE` says otherwise.
-const QUEUE: usize = 8192;
+/// Spans that wait for the collector at most, unless `OTEL_BSP_MAX_QUEUE_SIZE` says otherwise. The
+/// SDK allocates them all at the start: this is its default too, and about 1 MB.
+const QUEUE: usize = 2048;
 
 /// At the end of a process, unsent spans are given this long.
 const SHUTDOWN: Duration = Duration::from_secs(2);

@@ -305,10 +305,9 @@ impl Transport {
         if creates && self.draining.load(Ordering::Relaxed) {
             self.runs.refuse(id, version, Refusal::Draining);
         }
-        let body = creates
-            .then(|| wire::with_true_origin(body))
-            .flatten()
-            .unwrap_or_else(|| body.to_owned());
+        // Only a function that is itself a child has another id than its flow.
+        let rewritten = (creates && id.contains('.')).then(|| wire::with_true_origin(body)).flatten();
+        let body = rewritten.unwrap_or_else(|| body.to_owned());
         let answer = self.call_in_run(id, version, body).await?;
         if answer.status == 409 {
             self.lose(id, version, Refusal::Fenced);
