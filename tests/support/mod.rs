@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 pub use self::{
-    http::{Answer, Http},
+    http::Http,
     log::{Line, Log},
     process::Process,
     resonate::Resonate,

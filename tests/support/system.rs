@@ -37,11 +37,7 @@ impl System {
     }
 
     /// The same, with more options for the launcher.
-    pub async fn start_with(
-        server: Server,
-        settings: &[(&str, &str)],
-        options: &[&str],
-    ) -> Self {
+    pub async fn start_with(server: Server, settings: &[(&str, &str)], options: &[&str]) -> Self {
         let log = Log::new();
         let mut arguments = vec!["--port", "0", "--server-port", "0"];
         arguments.extend(options);
@@ -57,7 +53,7 @@ impl System {
         let table = table(&log);
         let address = |instance: &str| table[instance].1.clone();
         if url.is_empty() {
-            url = format!("http://{}", address("resonate"));
+            url = address("resonate");
         }
         let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
         Self {
@@ -66,7 +62,11 @@ impl System {
             server: prepared.into(),
             settings: settings.iter().map(owned).collect(),
             launcher: launcher.into(),
-            pids: table.iter().map(|(name, (pid, _))| (name.clone(), *pid)).collect::<HashMap<_, _>>().into(),
+            pids: table
+                .iter()
+                .map(|(name, (pid, _))| (name.clone(), *pid))
+                .collect::<HashMap<_, _>>()
+                .into(),
             extra: Mutex::default(),
             log,
         }
@@ -120,7 +120,9 @@ impl System {
     /// The launcher's line about a process that has ended.
     pub async fn obituary(&self, instance: &str) -> Line {
         let beginning = format!("{instance} (pid {})", self.pid(instance));
-        self.log.line("the launcher's line about it", |line| line.text.starts_with(&beginning)).await
+        self.log
+            .line("the launcher's line about it", |line| line.text.starts_with(&beginning))
+            .await
     }
 
     /// Starts a process that has ended by the command that the launcher printed, and waits until
@@ -173,7 +175,11 @@ impl System {
 
     /// The processes that still run.
     pub fn left(&self) -> Vec<String> {
-        self.pids().into_iter().filter(|(_, pid)| process::runs(*pid)).map(|(name, _)| name).collect()
+        self.pids()
+            .into_iter()
+            .filter(|(_, pid)| process::runs(*pid))
+            .map(|(name, _)| name)
+            .collect()
     }
 }
 
@@ -202,7 +208,8 @@ fn table(log: &Log) -> HashMap<String, (u32, String)> {
     let head = lines.iter().position(|line| line.text.starts_with("process ")).expect("a table");
     let row = |line: &Line| {
         let mut words = line.text.split_whitespace();
-        let row = (words.next()?.to_owned(), (words.next()?.parse().ok()?, words.next()?.to_owned()));
+        let row =
+            (words.next()?.to_owned(), (words.next()?.parse().ok()?, words.next()?.to_owned()));
         Some(row)
     };
     // Lines of the log may stand between.
