@@ -11,6 +11,7 @@ use opentelemetry::{
 };
 use resonate_sdk::{error::Result, prelude::Network};
 use serde_json::json;
+use tracing::Instrument;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 use crate::{
@@ -25,6 +26,9 @@ use crate::{
 
 /// An awaiter that sees a timed-out promise reports it if that was not longer ago than this.
 const RECENT: Duration = Duration::from_secs(10);
+
+/// The target of the spans of single requests to the Resonate Server.
+pub(crate) const REQUESTS: &str = "resonate_otel::request";
 
 /// The state of a promise whose time was over before anybody settled it.
 pub(crate) const TIMED_OUT: &str = "rejected_timedout";
@@ -65,6 +69,17 @@ impl Observer {
         Some(Prepared { headers, body, parent, span, start: SystemTime::now() })
     }
 
+    /// Sends a request. At debug level it has a span of its own, under the same parent as what it
+    /// is about; that of a call is only made once the answer tells that it is one.
+    async fn ask(&self, kind: &str, body: String, parent: &Context) -> Result<String> {
+        let span = tracing::debug_span!(target: REQUESTS, "request", otel.name = kind, otel.kind = "client");
+        if !span.is_disabled() {
+            // It fails for a span that is no OpenTelemetry span: then there is no parent to set.
+            let _ = span.set_parent(parent.clone());
+        }
+        self.inner.send(body).instrument(span).await
+    }
+
     /// `promise.create`, outside of a run: by a client, under its current span.
     pub async fn create(
         &self,
@@ -75,7 +90,7 @@ impl Observer {
         let Some(prepared) = self.prepare(parent, &body, "/data/param", Headers::new()) else {
             return self.inner.send(body).await;
         };
-        let answer = self.inner.send(prepared.body.clone()).await?;
+        let answer = self.ask("promise.create", prepared.body.clone(), &prepared.parent).await?;
         if let Ok(Answer { head, data: OnePromise { promise } }) = serde_json::from_str(&answer)
             && head.status == 200
         {
@@ -100,7 +115,7 @@ impl Observer {
         else {
             return self.inner.send(body).await;
         };
-        let answer = self.inner.send(prepared.body.clone()).await?;
+        let answer = self.ask("task.create", prepared.body.clone(), &prepared.parent).await?;
         if let Ok(Answer { head, data }) = serde_json::from_str::<Answer<Acquired>>(&answer)
             && head.status == 200
         {
@@ -184,7 +199,7 @@ impl Observer {
         let task: wire::Task = serde_json::from_str(data)?;
         let (id, version) = (&*task.id, task.version);
         let creates = task.action.as_ref().is_some_and(|action| action.kind == "promise.create");
-        let parent = self.runs.context(id).unwrap_or_default();
+        let run = self.runs.context(id).unwrap_or_default();
         let prepared = creates
             .then(|| {
                 // Who creates a step is known again by whoever takes over.
@@ -193,13 +208,11 @@ impl Observer {
                     (key::HEADER_VERSION, version.to_string()),
                 ];
                 let origin = origin.map(|(name, value)| (name.to_owned(), value)).into();
-                self.prepare(parent, &body, "/data/action/data/param", origin)
+                self.prepare(run.clone(), &body, "/data/action/data/param", origin)
             })
             .flatten();
-        let answer = self
-            .inner
-            .send(prepared.as_ref().map_or(body, |prepared| prepared.body.clone()))
-            .await?;
+        let body = prepared.as_ref().map_or(body, |prepared| prepared.body.clone());
+        let answer = self.ask("task.fence", body, &run).await?;
         let Ok(wire::Status { head }) = serde_json::from_str(&answer) else { return Ok(answer) };
         match head.status {
             200 => {
@@ -223,7 +236,8 @@ impl Observer {
     /// `task.suspend` ends a run, unless it is answered 300.
     pub async fn suspend(&self, data: &str, body: String) -> Result<String> {
         let task: wire::Task = serde_json::from_str(data)?;
-        let answer = self.inner.send(body).await?;
+        let run = self.runs.context(&task.id).unwrap_or_default();
+        let answer = self.ask("task.suspend", body, &run).await?;
         let Ok(wire::Status { head }) = serde_json::from_str(&answer) else { return Ok(answer) };
         match head.status {
             200 => self.end(&task.id, task.version, Outcome::Suspended),
@@ -243,7 +257,8 @@ impl Observer {
             .emitter
             .as_ref()
             .and_then(|_| wire::with_headers(&body, "/data/action/data/value", &mark));
-        let answer = self.inner.send(marked.unwrap_or(body)).await?;
+        let run = self.runs.context(id).unwrap_or_default();
+        let answer = self.ask("task.fulfill", marked.unwrap_or(body), &run).await?;
         let Ok(wire::Status { head }) = serde_json::from_str(&answer) else { return Ok(answer) };
         if head.status == 409 {
             self.fenced(id, version).await;
@@ -263,9 +278,7 @@ impl Observer {
             (true, "resolved") => Outcome::Fulfilled,
             (true, _) => Outcome::Rejected,
         };
-        if let (true, Some(emitter), Some(run)) =
-            (outcome != Outcome::Fenced, &self.emitter, self.runs.context(id))
-        {
+        if let (true, Some(emitter)) = (outcome != Outcome::Fenced, &self.emitter) {
             let context = emitter.child(&run, "", &SpanKind::Consumer);
             self.emit_invocation(emitter, &promise, &run, context, Some(version));
         } else if promise.state == TIMED_OUT {

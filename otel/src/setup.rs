@@ -17,6 +17,7 @@ use opentelemetry_otlp::{SpanExporter, WithExportConfig};
 use opentelemetry_sdk::{
     Resource,
     propagation::{BaggagePropagator, TraceContextPropagator},
+    resource::{EnvResourceDetector, TelemetryResourceDetector},
     trace::{
         BatchConfigBuilder, BatchSpanProcessor, Config, RandomIdGenerator, SdkTracerProvider,
         SpanProcessor, Tracer,
@@ -28,6 +29,7 @@ use tracing_subscriber::{Layer, filter::Targets, registry::LookupSpan};
 use crate::{
     emit::Emitter,
     export::{Counts, Shared, Watched},
+    observer::REQUESTS,
 };
 
 /// A span reaches the collector about this long after its end, unless `OTEL_BSP_SCHEDULE_DELAY`
@@ -106,13 +108,20 @@ impl Telemetry {
             .build()
             .map_err(failed)?;
 
-        let resource = Resource::builder()
+        // The environment wins over what the application says of itself.
+        let name = std::env::var("OTEL_SERVICE_NAME").ok().filter(|name| !name.is_empty());
+        let resource = Resource::builder_empty()
+            .with_detector(Box::new(TelemetryResourceDetector))
             .with_attributes([
-                KeyValue::new("service.name", identity.name.clone()),
                 KeyValue::new("service.instance.id", identity.instance.clone()),
                 KeyValue::new("service.namespace", identity.namespace),
                 KeyValue::new("service.version", identity.version),
             ])
+            .with_detector(Box::new(EnvResourceDetector::new()))
+            .with_attribute(KeyValue::new(
+                "service.name",
+                name.unwrap_or_else(|| identity.name.clone()),
+            ))
             .build();
         let counts = Arc::new(Counts::default());
         let exporter =
@@ -153,14 +162,18 @@ impl Telemetry {
     }
 
     /// Turns `tracing` spans into OpenTelemetry's: those of HTTP server layers, which stand at
-    /// level TRACE. Its filter is its own; that of the log lines does not matter.
-    pub fn layer<S>(&self) -> Option<impl Layer<S> + Send + Sync + use<S>>
+    /// level TRACE, and with `requests` those of single requests to the Resonate Server. Its filter
+    /// is its own; that of the log lines does not matter.
+    pub fn layer<S>(&self, requests: bool) -> Option<impl Layer<S> + Send + Sync + use<S>>
     where
         S: Subscriber + for<'span> LookupSpan<'span> + Send + Sync,
     {
         let started = self.started.as_ref()?;
         let tracer: Tracer = started.provider.tracer(env!("CARGO_PKG_NAME"));
-        let filter = Targets::new().with_target("otel::tracing", tracing::Level::TRACE);
+        let mut filter = Targets::new().with_target("otel::tracing", tracing::Level::TRACE);
+        if requests {
+            filter = filter.with_target(REQUESTS, tracing::Level::DEBUG);
+        }
         let layer = tracing_opentelemetry::layer().with_tracer(tracer);
         // A request's span is about the request, not about source files and threads.
         let layer = layer

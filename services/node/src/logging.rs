@@ -4,7 +4,8 @@ use std::io::IsTerminal;
 
 use resonate_otel::Telemetry;
 use tracing_subscriber::{
-    EnvFilter, Layer, Registry, fmt, layer::SubscriberExt, util::SubscriberInitExt,
+    EnvFilter, Layer, Registry, filter::LevelFilter, fmt, layer::SubscriberExt,
+    util::SubscriberInitExt,
 };
 
 use crate::config::{Error, Settings};
@@ -35,9 +36,10 @@ pub fn start(telemetry: Option<&Telemetry>) -> Result<(), Error> {
         true => lines.json().flatten_event(true).boxed(),
         false => lines.with_ansi(std::io::stderr().is_terminal()).boxed(),
     };
-    let subscriber = Registry::default()
-        .with(lines.with_filter(filter))
-        .with(telemetry.and_then(Telemetry::layer));
+    // Whoever logs at debug level wants to see single requests in traces too.
+    let requests = filter.max_level_hint().is_some_and(|level| level >= LevelFilter::DEBUG);
+    let spans = telemetry.and_then(|telemetry| telemetry.layer(requests));
+    let subscriber = Registry::default().with(lines.with_filter(filter)).with(spans);
     // A second start in one process, as in tests, keeps the first one's settings.
     let _ = subscriber.try_init();
     Ok(())

@@ -306,7 +306,8 @@ impl Transport {
             self.runs.refuse(id, version, Refusal::Draining);
         }
         // Only a function that is itself a child has another id than its flow.
-        let rewritten = (creates && id.contains('.')).then(|| wire::with_true_origin(body)).flatten();
+        let rewritten =
+            (creates && id.contains('.')).then(|| wire::with_true_origin(body)).flatten();
         let body = rewritten.unwrap_or_else(|| body.to_owned());
         let answer = self.call_in_run(id, version, body).await?;
         if answer.status == 409 {
