@@ -62,3 +62,42 @@ fn hash(what: &str, promise: &str, created_at: i64) -> u64 {
     // Zero would be no valid id.
     hash.finish().max(1)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use opentelemetry::{TraceFlags, trace::TraceState};
+    use opentelemetry_sdk::propagation::TraceContextPropagator;
+
+    #[test]
+    fn a_context_passes_through_headers() {
+        global::set_text_map_propagator(TraceContextPropagator::new());
+        let span = SpanContext::new(
+            TraceId::from(1),
+            SpanId::from(2),
+            TraceFlags::SAMPLED,
+            false,
+            TraceState::default(),
+        );
+        let headers = inject(&child_of(&Context::new(), span));
+        assert_eq!(
+            headers["traceparent"],
+            "00-00000000000000000000000000000001-0000000000000002-01"
+        );
+        let found = extract(&headers).expect("it was just written");
+        assert_eq!(found.span().span_context().span_id(), SpanId::from(2));
+        assert!(extract(&Headers::new()).is_none());
+        assert!(
+            extract(&Headers::from([("traceparent".to_owned(), "nonsense".to_owned())])).is_none()
+        );
+    }
+
+    #[test]
+    fn derived_ids_follow_from_promise_and_time_alone() {
+        let id = derived_trace_id("flow", 1_700_000_000_000);
+        assert_eq!(id, derived_trace_id("flow", 1_700_000_000_000));
+        assert_ne!(id, derived_trace_id("flow", 1_700_000_000_001));
+        assert_ne!(id, derived_trace_id("flow.0", 1_700_000_000_000));
+        assert_ne!(derived_span_id("received", "flow", 1), derived_span_id("timed out", "flow", 1));
+    }
+}

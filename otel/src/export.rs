@@ -131,3 +131,88 @@ impl<E: SpanExporter> SpanExporter for Watched<E> {
         self.exporter.set_resource(resource);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use opentelemetry::{
+        InstrumentationScope, SpanId, TraceFlags, TraceId,
+        trace::{SpanContext, SpanKind, Status, TraceState},
+    };
+    use opentelemetry_sdk::{
+        error::OTelSdkError,
+        trace::{BatchConfigBuilder, SpanEvents, SpanLinks},
+    };
+    use std::{
+        sync::mpsc::{Receiver, sync_channel},
+        time::SystemTime,
+    };
+
+    fn span(flags: TraceFlags) -> SpanData {
+        SpanData {
+            span_context: SpanContext::new(
+                TraceId::from(1),
+                SpanId::from(1),
+                flags,
+                false,
+                TraceState::default(),
+            ),
+            parent_span_id: SpanId::INVALID,
+            parent_span_is_remote: false,
+            span_kind: SpanKind::Internal,
+            name: "span".into(),
+            start_time: SystemTime::now(),
+            end_time: SystemTime::now(),
+            attributes: Vec::new(),
+            dropped_attributes_count: 0,
+            events: SpanEvents::default(),
+            links: SpanLinks::default(),
+            status: Status::Unset,
+            instrumentation_scope: InstrumentationScope::default(),
+        }
+    }
+
+    /// A collector that answers each batch with what the test sends, when it sends it.
+    #[derive(Debug)]
+    struct Collector(std::sync::Mutex<Receiver<bool>>);
+
+    impl SpanExporter for Collector {
+        async fn export(&self, _: Vec<SpanData>) -> OTelSdkResult {
+            match self.0.lock().unwrap().recv() {
+                Ok(true) => Ok(()),
+                _ => Err(OTelSdkError::InternalFailure("refused".to_owned())),
+            }
+        }
+    }
+
+    #[test]
+    fn every_span_is_exported_failed_or_dropped_and_the_queue_is_bounded() {
+        let (answer, answers) = sync_channel(16);
+        let counts = Arc::new(Counts::default());
+        let exporter = Watched {
+            exporter: Collector(answers.into()),
+            counts: counts.clone(),
+            endpoint: "test".to_owned(),
+            down: AtomicBool::new(false),
+        };
+        let config =
+            BatchConfigBuilder::default().with_max_queue_size(8).with_max_export_batch_size(2);
+        let batch = BatchSpanProcessor::builder(exporter).with_batch_config(config.build()).build();
+        let shared = Shared::new(batch, counts.clone(), 8);
+        shared.on_end(span(TraceFlags::default()));
+        for _ in 0..100 {
+            shared.on_end(span(TraceFlags::SAMPLED));
+        }
+        // The exporter holds at most one batch of two, and the queue eight.
+        assert!((90..=92).contains(&counts.dropped()), "{counts:?}");
+        answer.send(false).unwrap();
+        for _ in 0..8 {
+            answer.send(true).unwrap();
+        }
+        shared.force_flush().unwrap();
+        assert_eq!(counts.failed(), 2);
+        assert_eq!(counts.exported() + counts.failed() + counts.dropped(), 100, "{counts:?}");
+        drop(answer);
+        shared.shutdown_with_timeout(Duration::from_secs(5)).unwrap();
+    }
+}

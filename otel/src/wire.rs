@@ -201,3 +201,44 @@ pub fn with_headers(body: &str, path: &str, headers: &Headers) -> Option<String>
     }
     Some(request.to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn promise(param: Value, tags: Value) -> Promise {
+        let promise = json!({"id": "x", "state": "pending", "param": param, "tags": tags, "timeoutAt": 1, "createdAt": 0});
+        serde_json::from_value(promise).unwrap()
+    }
+
+    #[test]
+    fn headers_are_added_to_those_that_are_there() {
+        let added = Headers::from([("a".to_owned(), "1".to_owned())]);
+        let with = |content: Value| {
+            let body = json!({"data": {"param": content}}).to_string();
+            let body = with_headers(&body, "/data/param", &added)?;
+            Some(serde_json::from_str::<Value>(&body).unwrap()["data"]["param"].clone())
+        };
+        assert_eq!(with(json!({"data": "x"})), Some(json!({"data": "x", "headers": {"a": "1"}})));
+        assert_eq!(
+            with(json!({"headers": {"b": "2"}})),
+            Some(json!({"headers": {"a": "1", "b": "2"}}))
+        );
+        assert_eq!(with(json!({"headers": null})), Some(json!({"headers": {"a": "1"}})));
+        assert_eq!(with(Value::Null), Some(json!({"headers": {"a": "1"}})));
+        assert_eq!(with(json!("text")), None);
+    }
+
+    #[test]
+    fn a_call_names_its_function_and_its_target_the_group() {
+        let call = BASE64_STANDARD.encode(r#"{"func":"bar","args":[null]}"#);
+        for target in ["poll://any@service-b", "poll://any@service-b/service-b", "service-b"] {
+            let call = promise(json!({"data": call}), json!({"resonate:target": target}));
+            assert_eq!(call.function().as_deref(), Some("bar"));
+            assert_eq!(call.group(), Some("service-b"));
+        }
+        let step = promise(json!({"data": "%"}), json!({"resonate:scope": "local"}));
+        assert!(step.is_local() && step.function().is_none() && step.group().is_none());
+    }
+}
