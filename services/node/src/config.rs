@@ -160,7 +160,7 @@ pub struct Config {
     pub connect_timeout: Duration,
     /// `NODE_REQUEST_TIMEOUT`: for one attempt of a request to the Resonate Server.
     pub request_timeout: Duration,
-    /// `NODE_RETRIES`: attempts of a step before its error counts, the first one included.
+    /// `NODE_ATTEMPTS`: attempts of a step before its error counts, the first one included.
     pub attempts: usize,
     /// `NODE_RETRY_DELAY`: pause after the first failed attempt; it doubles, with jitter.
     pub retry_delay: Duration,

@@ -49,7 +49,7 @@ fn pauses(attempts: usize, first: Duration, longest: Duration) -> impl Iterator<
 /// later run of the function runs it again. A step that is interrupted runs again from its start.
 ///
 /// `body` gets the number of the attempt, from 1. A failed attempt is repeated after a pause that
-/// doubles, with jitter (`NODE_RETRIES`, `NODE_RETRY_DELAY`, `NODE_RETRY_MAX_DELAY`).
+/// doubles, with jitter (`NODE_ATTEMPTS`, `NODE_RETRY_DELAY`, `NODE_RETRY_MAX_DELAY`).
 ///
 /// # Errors
 /// The error of the last attempt, which is remembered like a result; or the run was given up.

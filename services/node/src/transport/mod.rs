@@ -5,6 +5,8 @@
 //! tasks that no process can run, and a drain.
 
 mod http;
+mod inbox;
+mod poison;
 mod runs;
 mod stream;
 mod wire;
@@ -12,7 +14,7 @@ mod wire;
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, OnceLock,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -25,19 +27,17 @@ use resonate_sdk::{
 use serde_json::{Value, json};
 use tokio::{sync::watch, time::Instant};
 
-use self::{http::Http, wire::Request};
+use self::{
+    http::Http,
+    inbox::{Callback, Inbox},
+    wire::Request,
+};
 pub use self::{
     http::Unreachable,
     runs::{Refusal, Runs},
     stream::ConnectionId,
 };
 use crate::config::Config;
-
-/// How often one process looks at a task whose function it does not know before it rejects it:
-/// while a new version is rolled out, another process of the group may know it.
-const UNKNOWN_FUNCTION_RUNS: u32 = 5;
-
-type Callback = Box<dyn Fn(String) + Send + Sync>;
 
 /// The connection of one process to the Resonate Server.
 pub struct Transport {
@@ -56,38 +56,6 @@ pub struct Transport {
     draining: AtomicBool,
     /// How often in a row a task was given up here. Cleared of a task when it does well.
     given_up: Mutex<HashMap<String, u32>>,
-}
-
-/// Where messages go, and what is to be asked for when the server is back.
-#[derive(Default)]
-struct Inbox {
-    callback: OnceLock<Callback>,
-    connected: OnceLock<Callback>,
-    /// Runs that were lost because the server was out of reach, as (task id, version).
-    orphans: Mutex<Vec<(String, i64)>>,
-}
-
-impl stream::Listener for Arc<Inbox> {
-    fn connected(&self, id: &str) {
-        if let Some(connected) = self.connected.get() {
-            connected(id.to_owned());
-        }
-        // The server's own message for a task whose lease ended while nobody was connected is
-        // lost, and comes again after its retry time-out only. Asking costs one request, and a
-        // refusal does no harm.
-        let orphans =
-            std::mem::take(&mut *self.orphans.lock().expect("no holder of this lock panics"));
-        for (id, version) in orphans {
-            let task = json!({"id": id, "version": version});
-            self.message(json!({"kind": "execute", "data": {"task": task}}).to_string());
-        }
-    }
-
-    fn message(&self, json: String) {
-        if let Some(callback) = self.callback.get() {
-            callback(json);
-        }
-    }
 }
 
 impl Transport {
@@ -236,66 +204,6 @@ impl Transport {
         if let Err(error) = self.call_patiently(body).await {
             tracing::warn!(promise = id, version, %error, "could not be released, its lease will expire");
         }
-    }
-
-    /// Settles a promise that no process can run, so that its task does not come back for ever.
-    async fn reject(&self, task: &wire::TaskRef, message: &str) -> Error {
-        tracing::error!(
-            promise = task.id,
-            version = task.version,
-            error = message,
-            "promise rejected"
-        );
-        let value = json!({"data": wire::rejection(message)});
-        let settle = json!({"id": task.id, "state": "rejected", "value": value});
-        let action = json!({"kind": "promise.settle", "head": {}, "data": settle});
-        let data = json!({"id": task.id, "version": task.version, "action": action});
-        if let Err(error) = self.call_patiently(wire::request("task.fulfill", data)).await {
-            tracing::warn!(promise = task.id, %error, "could not be rejected, its lease will expire");
-        }
-        Error::NetworkError(message.to_owned())
-    }
-
-    async fn give_up_unknown(&self, task: &wire::TaskRef, function: &str) -> Error {
-        let message = format!("no function {function:?} in group {}", self.group);
-        let times = self.count_given_up(&task.id);
-        if times >= UNKNOWN_FUNCTION_RUNS {
-            self.forget_given_up(&task.id);
-            return self.reject(task, &format!("{message}: the caller's target is wrong, or the group runs an older version")).await;
-        }
-        tracing::warn!(
-            promise = task.id,
-            version = task.version,
-            message,
-            "another process may know it: given back after a pause"
-        );
-        tokio::time::sleep(self.pause_before_release(times)).await;
-        self.send_release(&task.id, task.version).await;
-        Error::NetworkError(message)
-    }
-
-    fn count_given_up(&self, id: &str) -> u32 {
-        let mut given_up = self.given_up.lock().expect("no holder of this lock panics");
-        // Counts of tasks that ended elsewhere stay behind: too many of them, and all start anew.
-        if given_up.len() >= 10_000 {
-            given_up.clear();
-        }
-        let times = given_up.entry(id.to_owned()).or_default();
-        *times += 1;
-        *times
-    }
-
-    fn forget_given_up(&self, id: &str) {
-        let mut given_up = self.given_up.lock().expect("no holder of this lock panics");
-        if !given_up.is_empty() {
-            given_up.remove(id);
-        }
-    }
-
-    /// A task that is released comes back at once. The pause grows, and ends within the lease.
-    fn pause_before_release(&self, times: u32) -> Duration {
-        let pause = Duration::from_millis(50) * 2_u32.saturating_pow(times.min(16));
-        pause.min(self.config.lease / 2)
     }
 
     async fn fence(&self, request: &Request<'_>, body: &str) -> Result<String> {
