@@ -3,6 +3,7 @@
 use std::{
     fmt,
     io::{BufRead, BufReader, Read},
+    path::{Path, PathBuf},
     sync::{Arc, Mutex},
     time::Instant,
 };
@@ -90,6 +91,20 @@ impl Log {
         self.0.lines.lock().unwrap().iter().filter(|line| fits(line)).cloned().collect()
     }
 
+    /// Writes all lines to a file, for whoever wants to know why a test failed.
+    pub fn keep(&self) -> PathBuf {
+        let name = format!("system-{}-{:p}.log", std::process::id(), self.0);
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        let lines = self.0.lines.lock().unwrap();
+        let text: String = lines.iter().map(|line| self.write(line)).collect();
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+
+    fn write(&self, Line { at, text, .. }: &Line) -> String {
+        format!("{:8.3} {text}\n", (*at - self.0.start).as_secs_f64())
+    }
+
     /// The first line that fits; waits for it.
     pub async fn line(&self, what: &str, fits: impl FnMut(&Line) -> bool) -> Line {
         self.lines(what, 1, fits).await.remove(0)
@@ -132,9 +147,7 @@ impl Log {
 impl fmt::Display for Log {
     fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
         let lines = self.0.lines.lock().unwrap();
-        for Line { at, text, .. } in &lines[lines.len().saturating_sub(TAIL)..] {
-            writeln!(to, "{:8.3} {text}", (*at - self.0.start).as_secs_f64())?;
-        }
-        Ok(())
+        let last = &lines[lines.len().saturating_sub(TAIL)..];
+        last.iter().try_for_each(|line| to.write_str(&self.write(line)))
     }
 }

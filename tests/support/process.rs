@@ -77,7 +77,8 @@ pub fn executable(arguments: &[&str], settings: &[(&str, &str)]) -> Command {
 
 /// Replaces the system's settings in the environment of `command`.
 pub fn set(command: &mut Command, settings: &[(&str, &str)]) {
-    let ours = |name: &str| ["NODE_", "GATEWAY_"].iter().any(|prefix| name.starts_with(prefix));
+    let ours =
+        |name: &str| ["NODE_", "GATEWAY_", "OTEL_"].iter().any(|prefix| name.starts_with(prefix));
     for (name, _) in std::env::vars().filter(|(name, _)| ours(name)) {
         command.env_remove(name);
     }

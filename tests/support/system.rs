@@ -126,11 +126,11 @@ impl System {
     }
 
     /// Starts a process that has ended by the command that the launcher printed, and waits until
-    /// it is ready.
-    pub async fn start_again(&self, instance: &str) {
+    /// it is ready: a client of it.
+    pub async fn start_again(&self, instance: &str) -> Http {
         let line = self.obituary(instance).await;
         let (_, command) = line.text.split_once("To start it again: ").expect("a command");
-        self.start_by(instance, command, &[]).await;
+        Http::new(&self.start_by(instance, command, &[]).await)
     }
 
     /// Starts a process by a line for the shell, with more settings than the rest has, and waits
@@ -185,6 +185,9 @@ impl System {
 
 impl Drop for System {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("all logs of this system: {}", self.log.keep().display());
+        }
         let launcher = self.launcher.get_mut().unwrap();
         if launcher.status().is_none() {
             launcher.signal("TERM");
