@@ -20,6 +20,12 @@ use crate::{
 /// Clocks that differ by more are worth a line in the log.
 const CLOCK_DIFFERENCE: Duration = Duration::from_millis(100);
 
+/// A timer's length as it was asked for: a moment of it is over when its promise is sent.
+fn as_asked(left: Duration) -> Duration {
+    let grain: u128 = if left < Duration::from_secs(1) { 10 } else { 50 };
+    Duration::from_millis((left.as_micros().div_ceil(grain * 1_000) * grain) as u64)
+}
+
 impl Observer {
     fn attributes(&self, promise: &Promise) -> Vec<KeyValue> {
         let mut attributes = vec![KeyValue::new(key::PROMISE_ID, promise.id.clone())];
@@ -35,11 +41,11 @@ impl Observer {
         let end = SystemTime::now();
         self.compare_clocks(prepared.start, context::time(promise.created_at), end);
         let (name, kind, start, end) = if promise.is_timer() {
-            let length =
-                Duration::from_millis((promise.timeout_at - promise.created_at).max(0) as u64);
             let due = context::time(promise.timeout_at);
+            // By the clock of this process, which has added its length to it.
+            let length = due.duration_since(prepared.start).unwrap_or_default();
             (
-                format!("sleep {length:?}"),
+                format!("sleep {:?}", as_asked(length)),
                 SpanKind::Internal,
                 context::time(promise.created_at),
                 due,
@@ -167,5 +173,17 @@ impl Observer {
             events: Vec::new(),
             status: Status::Unset,
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_timer_is_named_by_what_was_asked_for() {
+        for (left, asked) in [(3_999_700, 4_000), (1_240_001, 1_250), (499_100, 500), (0, 0)] {
+            assert_eq!(as_asked(Duration::from_micros(left)), Duration::from_millis(asked));
+        }
     }
 }
