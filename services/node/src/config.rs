@@ -144,12 +144,36 @@ pub fn name(text: &str) -> Result<String, String> {
     Err("1 to 100 characters of A-Z a-z 0-9 - _ are allowed".to_owned())
 }
 
+/// Reads the name of a process, in which the names of its group and its host may be left open.
+fn instance(
+    text: &str,
+    group: &str,
+    hostname: impl Fn() -> Option<String>,
+) -> Result<String, String> {
+    let mut text = text.replace("{group}", group);
+    if text.contains("{hostname}") {
+        let hostname = hostname().ok_or("this host has no name to put for {hostname}")?;
+        // A dot would be no name of ours; the first part is unique where the host's short name is.
+        text = text.replace("{hostname}", hostname.split('.').next().unwrap_or_default());
+    }
+    name(&text).map_err(|allowed| format!("{allowed}, besides {{group}} and {{hostname}}"))
+}
+
+/// The name of this host; in a container it is the container's.
+fn hostname() -> Option<String> {
+    let file = std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
+    let name = file.or_else(|| std::env::var("HOSTNAME").ok())?.trim().to_owned();
+    Some(name).filter(|name| !name.is_empty())
+}
+
 /// What every process of the system can be told, with the prefix `NODE_`.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// `NODE_SERVER_URL`: the Resonate Server.
     pub server_url: String,
     /// `NODE_INSTANCE`: unique name of this process; the first process of a group bears the group's name.
+    /// `{group}` and `{hostname}` in it are replaced: where containers are copies of each other,
+    /// the host's name is what tells them apart.
     pub instance: String,
     /// `NODE_LEASE`: how long a task stays with a process that no longer heartbeats.
     /// The time until a takeover; heartbeats go out twice in it.
@@ -183,7 +207,8 @@ impl Config {
         let from = Settings::load("NODE")?;
         Ok(Self {
             server_url: from.url("server_url", "http://127.0.0.1:8001")?,
-            instance: from.get("instance", group.to_owned(), name)?,
+            instance: from
+                .get("instance", group.to_owned(), |text| instance(text, group, hostname))?,
             lease: from.duration("lease", 3 * S, 500 * MS, 3_600 * S)?,
             drain: from.duration("drain", 8 * S, Duration::ZERO, 3_600 * S)?,
             connect_timeout: from.duration("connect_timeout", S, 10 * MS, 60 * S)?,
@@ -227,6 +252,18 @@ mod tests {
         );
         let error = read("lease = \"soon\"").unwrap_err().to_string();
         assert!(error.starts_with("NODE_LEASE=\"soon\" cannot be used: "), "{error}");
+    }
+
+    #[test]
+    fn an_instance_can_be_named_after_its_group_and_its_host() {
+        let read = |text| instance(text, "service-b", || Some("4f1c2d3e.example".to_owned()));
+        assert_eq!(read("{group}-replica-{hostname}").unwrap(), "service-b-replica-4f1c2d3e");
+        assert_eq!(read("service-b-replica").unwrap(), "service-b-replica");
+        for bad in ["{host}", "a b", ""] {
+            assert!(read(bad).unwrap_err().contains("{hostname}"), "{bad}");
+        }
+        assert!(instance("{hostname}", "service-b", || None).is_err());
+        assert_eq!(instance("{group}", "service-b", || None).unwrap(), "service-b");
     }
 
     #[test]
