@@ -15,6 +15,8 @@ pub struct Config {
     pub flow_timeout: Duration,
     /// `GATEWAY_JAEGER_URL`: Jaeger's page as browsers reach it, for `trace_url` in answers.
     pub jaeger_url: Option<String>,
+    /// `GATEWAY_GREETING`: what to print when the gateway is ready, such as what to try first.
+    pub greeting: Option<String>,
 }
 
 impl Config {
@@ -31,6 +33,7 @@ impl Config {
             wait: from.duration("await", 60 * S, MS, 3_600 * S)?,
             flow_timeout: from.duration("flow_timeout", 86_400 * S, 100 * MS, 365 * 86_400 * S)?,
             jaeger_url: from.get("jaeger_url", None, |text| url(text).map(Some))?,
+            greeting: from.get("greeting", None, |text| Ok(Some(text.to_owned())))?,
         })
     }
 }

@@ -100,6 +100,7 @@ async fn serve(
     let client = Client::new(&transport, Arc::new(Traced::new(transport.clone(), telemetry)));
     transport.connect();
     let (stopping, stopped) = watch::channel(false);
+    let greeting = config.greeting.clone();
     let app = routes::app(App { client, config, up: transport.up(), stopping: stopped.clone() });
 
     let mut until = stopped.clone();
@@ -110,7 +111,12 @@ async fn serve(
     let server = tokio::spawn(async move { server.await });
     tokio::select! {
         () = stop.requested() => {}
-        () = lifecycle::report_ready(transport.up(), address, &node.instance) => {}
+        () = async {
+            lifecycle::report_ready(transport.up(), address, &node.instance).await;
+            if let Some(greeting) = greeting {
+                println!("{}", greeting.trim_end());
+            }
+        } => {}
     }
     stop.requested().await;
     tracing::info!(instance = node.instance, "stopping");
