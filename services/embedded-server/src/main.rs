@@ -6,7 +6,10 @@ use std::time::Duration;
 
 use clap::Parser;
 use embedded_server::Config;
-use tokio::net::TcpListener;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
 use tracing_subscriber::EnvFilter;
 
 /// A configuration that cannot work (`EX_USAGE` of sysexits.h).
@@ -31,6 +34,18 @@ struct Args {
     /// How many poll streams may be open at once.
     #[arg(long, default_value_t = Config::default().max_connections)]
     max_connections: usize,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(clap::Subcommand)]
+enum Command {
+    /// Ask the server on port 8001 of this machine for its health; the exit code tells
+    Healthcheck {
+        /// Where it listens.
+        #[arg(long, default_value = "127.0.0.1:8001")]
+        address: String,
+    },
 }
 
 #[tokio::main]
@@ -42,6 +57,15 @@ async fn main() -> ExitCode {
             return ExitCode::from(if error.use_stderr() { EXIT_CONFIG } else { 0 });
         }
     };
+    if let Some(Command::Healthcheck { address }) = args.command {
+        return match tokio::time::timeout(Duration::from_secs(2), healthy(&address)).await {
+            Ok(Ok(true)) => ExitCode::SUCCESS,
+            _ => {
+                eprintln!("no Resonate server answers on {address}");
+                ExitCode::FAILURE
+            }
+        };
+    }
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -80,6 +104,15 @@ async fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Whether `GET /health` is answered with 200: for containers, which have no curl.
+async fn healthy(address: &str) -> std::io::Result<bool> {
+    let mut stream = TcpStream::connect(address).await?;
+    stream.write_all(b"GET /health HTTP/1.0\r\n\r\n").await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    Ok(answer.split(' ').nth(1) == Some("200"))
 }
 
 /// Resolves with the first SIGTERM or SIGINT; from the call on, neither ends the process by itself.
