@@ -8,7 +8,7 @@ use std::{
 
 use clap::Args;
 use node::{
-    config::Config,
+    config::{self, Config},
     lifecycle::{self, EXIT_CONFIGURATION, Error, Stop},
 };
 use tokio::{
@@ -70,6 +70,11 @@ pub fn run(launch: Launch) -> Result<(), Error> {
     // A wrong setting is said once, here, and not by each process.
     let config = Config::load("launcher")?;
     gateway::config::Config::load()?;
+    node::logging::start(None)?;
+    if let Some(server) = &launch.server {
+        let bad = |allowed| config::Error::new("--server", server, allowed);
+        config::url(server).map_err(bad)?;
+    }
     lifecycle::block_on(1, async move {
         let mut stop = Stop::listen("launcher")?;
         check_port(launch.port, "--port")?;

@@ -135,7 +135,9 @@ pub fn exit_code(result: Result<(), Error>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error}");
+            // In one write: the processes of a launcher share their standard error.
+            let line = format!("error: {error}\n");
+            eprint!("{line}");
             error.exit_code()
         }
     }
