@@ -61,22 +61,32 @@ struct Shared {
     start: Instant,
     lines: Mutex<Vec<Line>>,
     count: watch::Sender<usize>,
+    /// How many outputs have not ended.
+    open: watch::Sender<usize>,
 }
 
 impl Log {
     pub fn new() -> Self {
-        let (count, _) = watch::channel(0);
-        Self(Arc::new(Shared { start: Instant::now(), lines: Mutex::default(), count }))
+        let [count, open] = [0, 0].map(watch::Sender::new);
+        Self(Arc::new(Shared { start: Instant::now(), lines: Mutex::default(), count, open }))
     }
 
     /// Adds each line of `from` until it ends, on a thread of its own.
     pub fn collect(&self, from: impl Read + Send + 'static) {
         let log = self.clone();
+        log.0.open.send_modify(|open| *open += 1);
         std::thread::spawn(move || {
             for line in BufReader::new(from).split(b'\n').map_while(Result::ok) {
                 log.add(String::from_utf8_lossy(&line).into_owned());
             }
+            log.0.open.send_modify(|open| *open -= 1);
         });
+    }
+
+    /// Waits until every process that could add a line has ended.
+    pub async fn ended(&self) {
+        // The sender lives as long as this log.
+        let _ = self.0.open.subscribe().wait_for(|open| *open == 0).await;
     }
 
     fn add(&self, text: String) {
@@ -91,10 +101,14 @@ impl Log {
         self.0.lines.lock().unwrap().iter().filter(|line| fits(line)).cloned().collect()
     }
 
+    /// What tells the processes of this log from all others.
+    pub fn mark(&self) -> String {
+        format!("{}-{:p}", std::process::id(), self.0)
+    }
+
     /// Writes all lines to a file, for whoever wants to know why a test failed.
     pub fn keep(&self) -> PathBuf {
-        let name = format!("system-{}-{:p}.log", std::process::id(), self.0);
-        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{}.log", self.mark()));
         let lines = self.0.lines.lock().unwrap();
         let text: String = lines.iter().map(|line| self.write(line)).collect();
         std::fs::write(&path, text).unwrap();

@@ -11,6 +11,9 @@ use super::{Log, until};
 /// The executable under test.
 pub const EXECUTABLE: &str = env!("CARGO_BIN_EXE_async-rpc");
 
+/// Set for each process that a test starts, and inherited by those that it starts in turn.
+const MARK: &str = "ASYNC_RPC_TEST";
+
 /// A process; it is killed when this is dropped.
 pub struct Process {
     pub pid: u32,
@@ -22,6 +25,7 @@ impl Process {
     /// Starts `command`; its output goes to `log`.
     pub fn start(command: &mut Command, log: &Log) -> Self {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.env(MARK, log.mark());
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
         log.collect(child.stdout.take().unwrap());
         log.collect(child.stderr.take().unwrap());
@@ -91,6 +95,21 @@ pub fn set(command: &mut Command, settings: &[(&str, &str)]) {
 pub fn signal(pid: u32, name: &str) {
     let status = Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).status();
     assert!(status.unwrap().success(), "kill -{name} {pid}");
+}
+
+/// The command lines of the processes that still run of those whose output went to `log`, and of
+/// those that they started.
+pub fn left(log: &Log) -> Vec<(u32, String)> {
+    let mark = format!("{MARK}={}", log.mark());
+    let marked = |pid: u32| {
+        let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        environment.split(|byte| *byte == 0).any(|entry| entry == mark.as_bytes())
+    };
+    let all = std::fs::read_dir("/proc").unwrap().flatten();
+    all.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter(|pid| marked(*pid) && runs(*pid))
+        .map(|pid| (pid, command_line(pid)))
+        .collect()
 }
 
 /// Whether a process is there and runs; one that only waits to be collected does not.

@@ -106,6 +106,11 @@ impl System {
         self.pids()[instance]
     }
 
+    /// Where a process of the launcher's table listens.
+    pub fn address(&self, instance: &str) -> String {
+        table(&self.log)[instance].1.clone()
+    }
+
     pub fn launcher_pid(&self) -> u32 {
         self.launcher.lock().unwrap().pid
     }
@@ -173,13 +178,12 @@ impl System {
         .await
     }
 
-    /// The processes that still run.
-    pub fn left(&self) -> Vec<String> {
-        self.pids()
-            .into_iter()
-            .filter(|(_, pid)| process::runs(*pid))
-            .map(|(name, _)| name)
-            .collect()
+    /// Waits until the launcher has ended.
+    pub async fn ended(&self) -> std::process::ExitStatus {
+        super::until(&self.log, "the end of the launcher", async || {
+            self.launcher.lock().unwrap().status()
+        })
+        .await
     }
 }
 
@@ -194,9 +198,10 @@ impl Drop for System {
         }
         let ended = launcher.end_within(Duration::from_secs(30));
         self.extra.get_mut().unwrap().clear();
-        let left = self.left();
-        for instance in &left {
-            process::signal(self.pid(instance), "KILL");
+        *self.server.get_mut() = None;
+        let left = process::left(&self.log);
+        for (pid, _) in &left {
+            process::signal(*pid, "KILL");
         }
         if !std::thread::panicking() {
             assert!(ended, "the launcher did not end by SIGTERM; the logs:\n{}", self.log);
