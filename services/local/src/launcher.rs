@@ -17,7 +17,8 @@ use tokio::{
 };
 
 use crate::{
-    process::{Process, Spec, command_line, ending},
+    jaeger::{self, JAEGER, Traces},
+    process::{Process, Program, Spec, command_line, ending},
     services,
 };
 
@@ -45,6 +46,8 @@ pub struct Launch {
     /// Port of the embedded Resonate server; 0 takes a free one
     #[arg(long, default_value_t = 8001)]
     server_port: u16,
+    #[command(flatten)]
+    jaeger: jaeger::Options,
 }
 
 /// What a process tells the launcher.
@@ -77,13 +80,14 @@ pub fn run(launch: Launch) -> Result<(), Error> {
     }
     lifecycle::block_on(1, async move {
         let mut stop = Stop::listen("launcher")?;
-        check_port(launch.port, "--port")?;
+        listener(launch.port, "--port")?;
         if launch.server.is_none() {
-            check_port(launch.server_port, "--server-port")?;
+            listener(launch.server_port, "--server-port")?;
         }
+        let traces = Traces::choose(&launch.jaeger)?;
         let mut system = System::new(config.drain);
         let result = tokio::select! {
-            result = system.live(launch) => result,
+            result = system.live(launch, &traces) => result,
             () = stop.requested() => Ok(()),
         };
         system.stop().await;
@@ -92,13 +96,9 @@ pub fn run(launch: Launch) -> Result<(), Error> {
 }
 
 /// Fails before anything is started, with one line, where the process itself would fail later.
-fn check_port(port: u16, variable: &'static str) -> Result<(), Error> {
+pub fn listener(port: u16, variable: &'static str) -> Result<TcpListener, Error> {
     let address = SocketAddr::from(([127, 0, 0, 1], port));
-    TcpListener::bind(address).map(drop).map_err(|source| Error::Listen {
-        address,
-        source,
-        variable,
-    })
+    TcpListener::bind(address).map_err(|source| Error::Listen { address, source, variable })
 }
 
 struct System {
@@ -116,7 +116,14 @@ impl System {
     }
 
     /// Starts everything and reports what happens to it. Ends only with an error.
-    async fn live(&mut self, launch: Launch) -> Result<(), Error> {
+    async fn live(&mut self, launch: Launch, traces: &Traces) -> Result<(), Error> {
+        let spec = |group: &str, instance: &str, arguments: &[&str]| Spec {
+            group: group.to_owned(),
+            instance: instance.to_owned(),
+            program: Program::Own,
+            arguments: arguments.iter().map(|&word| word.to_owned()).collect(),
+            environment: traces.environment(group),
+        };
         let (server, kind) = match launch.server {
             Some(url) => (url, "yours"),
             None => {
@@ -129,6 +136,9 @@ impl System {
                 )
             }
         };
+        if let Traces::Jaeger(jaeger) = traces {
+            self.start(jaeger.spec()?)?;
+        }
         let port = launch.port.to_string();
         self.start(spec(
             "gateway",
@@ -147,7 +157,7 @@ impl System {
             }
         }
         let ready = self.all_ready(&server).await?;
-        self.introduce(&ready, &server, kind);
+        self.introduce(&ready, &server, kind, traces);
         loop {
             // This struct holds a sender, so the channel does not end.
             if let Some(Event::Ended { instance, status }) = self.events.recv().await {
@@ -195,14 +205,17 @@ impl System {
     /// The process itself has said why; its exit code is passed on.
     fn failed_start(&mut self, instance: &str, status: ExitStatus) -> Error {
         self.mark_ended(instance);
-        let text = format!("{instance} {} before it was ready", ending(status));
+        let mut text = format!("{instance} {} before it was ready", ending(status));
+        if instance == JAEGER {
+            text += "; --no-jaeger starts the rest";
+        }
         match status.code() {
             Some(code) if code == i32::from(EXIT_CONFIGURATION) => Error::Usage(text),
             _ => Error::Other(text),
         }
     }
 
-    fn introduce(&self, ready: &[(String, SocketAddr)], server: &str, kind: &str) {
+    fn introduce(&self, ready: &[(String, SocketAddr)], server: &str, kind: &str, traces: &Traces) {
         let address = |instance: &str| {
             ready.iter().find(|(name, _)| name == instance).map(|(_, address)| *address)
         };
@@ -214,6 +227,7 @@ impl System {
         }
         let Some(gateway) = address("gateway") else { return };
         println!("\nResonate Server: {server} ({kind})");
+        traces.introduce();
         println!("\nTry:            curl -X POST http://{gateway}/await-chain");
         println!(
             "Then a crash:   curl -X POST \"http://{gateway}/await-chain?id=crash-$(date +%s)&work=6s\""
@@ -239,16 +253,16 @@ impl System {
             .collect();
         let consequence = match (group.as_str(), others.as_slice()) {
             (SERVER, _) => "everything it knew is lost".to_owned(),
+            (JAEGER, _) => "flows go on, nobody receives their spans".to_owned(),
             ("gateway", _) => "flows go on, requests fail".to_owned(),
             (_, []) => format!("nobody of {group} is left, its flows wait"),
             (_, others) => format!("{} takes over", others.join(" or ")),
         };
-        println!(
-            "{instance} (pid {}) {}: {consequence}. To start it again: {}",
-            kept.pid,
-            ending(status),
-            command_line(&kept.spec)
-        );
+        let again = match kept.spec.program {
+            Program::Own => format!(". To start it again: {}", command_line(&kept.spec)),
+            Program::Other { .. } => String::new(),
+        };
+        println!("{instance} (pid {}) {}: {consequence}{again}", kept.pid, ending(status));
     }
 
     fn mark_ended(&mut self, instance: &str) {
@@ -257,7 +271,8 @@ impl System {
         }
     }
 
-    /// Ends the gateway, then the services, then the server, so that each can still finish.
+    /// Ends the gateway, then the services, then the server, so that each can still finish; then
+    /// Jaeger, which has all their spans by then.
     async fn stop(mut self) {
         let running = self.processes.iter().filter(|kept| !kept.ended).count();
         if running > 0 {
@@ -267,6 +282,7 @@ impl System {
             |group: &str| group == "gateway",
             |group: &str| group.starts_with("service-"),
             |group: &str| group == SERVER,
+            |group: &str| group == JAEGER,
         ] {
             let (these, others) =
                 self.processes.into_iter().partition::<Vec<_>, _>(|kept| part(&kept.spec.group));
@@ -309,11 +325,6 @@ async fn keep(
         println!("{instance} (pid {}) did not stop within {patience:?}: killed", process.pid);
         process.kill().await;
     }
-}
-
-fn spec(group: &str, instance: &str, arguments: &[&str]) -> Spec {
-    let arguments = arguments.iter().map(|&word| word.to_owned()).collect();
-    Spec { group: group.to_owned(), instance: instance.to_owned(), arguments }
 }
 
 /// `service-b`, `service-b-replica`, `service-b-replica-2`, …

@@ -1,5 +1,6 @@
 //! The whole system on one machine: the launcher, and each process that it starts.
 
+mod jaeger;
 mod launcher;
 mod process;
 

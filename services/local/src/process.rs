@@ -8,24 +8,44 @@ use std::{
     },
     path::PathBuf,
     process::{Command, ExitStatus, Stdio},
+    time::Duration,
 };
 
 use node::lifecycle::{Error, LAUNCHED};
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
-    net::UnixStream,
+    net::{TcpStream, UnixStream},
     process::Child,
 };
 
-/// What to start: the arguments of this executable.
+/// What a program of others may take until it listens.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Until then, it is tried this often.
+const POLL: Duration = Duration::from_millis(50);
+
+/// What to start.
 #[derive(Debug, Clone)]
 pub struct Spec {
     /// The name that all replicas share.
     pub group: String,
     /// The name of this process.
     pub instance: String,
+    /// Whose command line it is.
+    pub program: Program,
     /// The command line, without the executable.
     pub arguments: Vec<String>,
+    /// What is set in its environment beyond what it inherits.
+    pub environment: Vec<(&'static str, String)>,
+}
+
+/// What is executed.
+#[derive(Debug, Clone)]
+pub enum Program {
+    /// The executable that is running.
+    Own,
+    /// Another one, which is ready as soon as it listens on all of these.
+    Other { path: PathBuf, listens: Vec<SocketAddr> },
 }
 
 /// A child, and the socket that is its standard input: it hears from its end that the launcher is
@@ -38,7 +58,7 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts the executable that is running with the arguments of `spec`.
+    /// Starts what `spec` says.
     ///
     /// # Errors
     /// The system does not give another process or socket.
@@ -49,8 +69,14 @@ impl Process {
         let (ours, theirs) = StdUnixStream::pair().map_err(failed)?;
         ours.set_nonblocking(true).map_err(failed)?;
         let socket = UnixStream::from_std(ours).map_err(failed)?;
-        let mut command = Command::new(executable().map_err(failed)?);
-        command.args(&spec.arguments).env(LAUNCHED, "1").stdin(Stdio::from(OwnedFd::from(theirs)));
+        let mut command = match &spec.program {
+            Program::Own => Command::new(executable().map_err(failed)?),
+            Program::Other { path, .. } => Command::new(path),
+        };
+        command
+            .args(&spec.arguments)
+            .envs(spec.environment.iter().map(|(name, value)| (name, value)));
+        command.env(LAUNCHED, "1").stdin(Stdio::from(OwnedFd::from(theirs)));
         // A group of its own: Ctrl-C in the terminal reaches the launcher alone, which then ends
         // the others in order.
         command.process_group(0);
@@ -64,6 +90,9 @@ impl Process {
     /// # Errors
     /// It ended before; it has said itself why.
     pub async fn ready(&mut self) -> Result<SocketAddr, ExitStatus> {
+        if let Program::Other { listens, .. } = &self.spec.program {
+            return self.listening(listens.clone()).await;
+        }
         let mut line = String::new();
         if let Some(socket) = &mut self.socket
             && socket.read_line(&mut line).await.is_ok()
@@ -71,6 +100,24 @@ impl Process {
         {
             return Ok(address);
         }
+        Err(self.ended().await)
+    }
+
+    async fn listening(&mut self, addresses: Vec<SocketAddr>) -> Result<SocketAddr, ExitStatus> {
+        let all = async {
+            for address in &addresses {
+                while TcpStream::connect(address).await.is_err() {
+                    tokio::time::sleep(POLL).await;
+                }
+            }
+        };
+        tokio::select! {
+            status = self.ended() => return Err(status),
+            () = all => return Ok(addresses[0]),
+            () = tokio::time::sleep(PATIENCE) => {}
+        }
+        println!("{} does not listen on {addresses:?} after {PATIENCE:?}", self.spec.instance);
+        self.kill().await;
         Err(self.ended().await)
     }
 
@@ -104,8 +151,14 @@ pub fn command_line(spec: &Spec) -> String {
     let here = std::env::current_dir().unwrap_or_default();
     let executable = executable().unwrap_or_else(|_| "async-rpc".into());
     let path = executable.strip_prefix(&here).unwrap_or(&executable);
-    let words: Vec<_> = spec.arguments.iter().map(String::as_str).collect();
-    format!("{} {}", path.display(), words.join(" "))
+    let mut words = Vec::new();
+    if !spec.environment.is_empty() {
+        words.push("env".to_owned());
+        words.extend(spec.environment.iter().map(|(name, value)| format!("{name}={value}")));
+    }
+    words.push(path.display().to_string());
+    words.extend(spec.arguments.iter().cloned());
+    words.join(" ")
 }
 
 /// How a process ended, in words.

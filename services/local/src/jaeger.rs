@@ -1,0 +1,217 @@
+//! Jaeger beside the system: found, configured, and ended with the launcher.
+
+use std::{
+    fs::DirBuilder,
+    net::SocketAddr,
+    os::unix::fs::{DirBuilderExt, PermissionsExt},
+    path::{Path, PathBuf},
+};
+
+use clap::Args;
+use node::lifecycle::Error;
+
+use crate::{
+    launcher,
+    process::{Program, Spec},
+};
+
+/// Jaeger's instance, and its group.
+pub const JAEGER: &str = "jaeger";
+
+const CONFIGURATION: &str = include_str!("../../../otel/jaeger/jaeger.yaml");
+const PAGE: &str = include_str!("../../../otel/jaeger/ui/ui.json");
+
+/// Becomes Jaeger, which knows nothing of launchers, and leaves a watcher with the launcher's
+/// socket. At its end, whatever ended the launcher, the watcher kills Jaeger, which keeps nothing,
+/// and removes the folder. The process id is Jaeger's even if that has ended: the system gives
+/// none away that names a process group, and the watcher is in it. It is a shell and no command of
+/// this executable so that a kill by name leaves it to do its work.
+const WATCHED: &str = r#"exec 3<&0
+(read -r _ <&3; kill -KILL $$ 2>/dev/null; rm -rf -- "$1") &
+shift
+exec "$@" </dev/null 3<&-"#;
+
+/// Where spans go if the user says so; the first one wins.
+const ENDPOINTS: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"];
+
+/// What all spans of a process say about it.
+const ATTRIBUTES: &str = "OTEL_RESOURCE_ATTRIBUTES";
+
+/// The launcher's options about Jaeger.
+#[derive(Args)]
+pub struct Options {
+    /// Start this Jaeger v2 [default: the `jaeger` on PATH, unless an OTLP endpoint is set]
+    #[arg(long, value_name = "PATH", overrides_with = "no_jaeger")]
+    jaeger: Option<PathBuf>,
+    /// Start no Jaeger
+    #[arg(long, overrides_with = "jaeger")]
+    no_jaeger: bool,
+    /// Port of Jaeger's page; 0 takes a free one
+    #[arg(long, value_name = "PORT", default_value_t = 16686)]
+    jaeger_port: u16,
+    /// Port where Jaeger receives spans, by OTLP over HTTP; 0 takes a free one
+    #[arg(long, value_name = "PORT", default_value_t = 4318)]
+    otlp_port: u16,
+}
+
+/// Where the spans of the system go.
+pub enum Traces {
+    /// To a Jaeger of its own.
+    Jaeger(Jaeger),
+    /// Where the user's environment says.
+    Elsewhere,
+    /// Nowhere, for this reason.
+    Off(&'static str),
+}
+
+/// A Jaeger that is to be started, and where it will listen.
+pub struct Jaeger {
+    executable: PathBuf,
+    page: SocketAddr,
+    otlp: SocketAddr,
+}
+
+impl Traces {
+    /// Decides by options and environment. Nothing is started yet.
+    ///
+    /// # Errors
+    /// `--jaeger` names no executable, or a port is taken.
+    pub fn choose(options: &Options) -> Result<Self, Error> {
+        let executable = if let Some(path) = &options.jaeger {
+            if !is_executable(path) {
+                let path = path.display();
+                return Err(Error::Usage(format!("--jaeger {path}: this is no executable")));
+            }
+            // Without a folder the shell would search on PATH.
+            std::path::absolute(path).map_err(|error| Error::Other(error.to_string()))?
+        } else if set("OTEL_SDK_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true")) {
+            return Ok(Self::Off("OTEL_SDK_DISABLED is true"));
+        } else if endpoint().is_some() {
+            return Ok(Self::Elsewhere);
+        } else if options.no_jaeger {
+            return Ok(Self::Off("--no-jaeger"));
+        } else if let Some(path) = on_path() {
+            path
+        } else {
+            return Ok(Self::Off("there is no jaeger on PATH; --jaeger says where it is"));
+        };
+        // Both are held until both are known, so that they differ.
+        let page = launcher::listener(options.jaeger_port, "--jaeger-port or --no-jaeger")?;
+        let otlp = launcher::listener(options.otlp_port, "--otlp-port or --no-jaeger")?;
+        let address = |listener: std::net::TcpListener| {
+            listener.local_addr().map_err(|error| Error::Other(error.to_string()))
+        };
+        Ok(Self::Jaeger(Jaeger { executable, page: address(page)?, otlp: address(otlp)? }))
+    }
+
+    /// What the processes of `group` are told beyond the environment that they inherit.
+    pub fn environment(&self, group: &str) -> Vec<(&'static str, String)> {
+        let Self::Jaeger(jaeger) = self else { return Vec::new() };
+        let mut settings = Vec::new();
+        if endpoint().is_none() {
+            settings.push((ENDPOINTS[1], format!("http://{}", jaeger.otlp)));
+        }
+        // Jaeger takes processes that do not name one host for hosts with clocks of their own, and
+        // warns at each call that ends before its callee begins, as all do here. It knows a host
+        // by its name; up to version 2.13, by its address.
+        if set(ATTRIBUTES).is_none() {
+            let host = format!("host.name={},ip={}", host_name(), jaeger.page.ip());
+            settings.push((ATTRIBUTES, host));
+        }
+        if group == "gateway" && set("GATEWAY_JAEGER_URL").is_none() {
+            settings.push(("GATEWAY_JAEGER_URL", format!("http://{}", jaeger.page)));
+        }
+        settings
+    }
+
+    /// Says where spans go, for the person who has started the launcher.
+    pub fn introduce(&self) {
+        let elsewhere = endpoint().map(|(variable, url)| format!("go to {url} ({variable})"));
+        match self {
+            Self::Jaeger(jaeger) => {
+                println!("Jaeger:          http://{} (it keeps everything in memory)", jaeger.page);
+                if let Some(elsewhere) = elsewhere {
+                    println!("Traces:          {elsewhere}, and not to this Jaeger");
+                }
+            }
+            Self::Elsewhere => println!("Traces:          {}", elsewhere.unwrap_or_default()),
+            Self::Off(reason) => println!("Traces:          off ({reason})"),
+        }
+    }
+}
+
+impl Jaeger {
+    /// How to start it. Writes its configuration to a new folder, which its watcher removes.
+    ///
+    /// # Errors
+    /// The files cannot be written.
+    pub fn spec(&self) -> Result<Spec, Error> {
+        let folder = std::env::temp_dir().join(format!("async-rpc-jaeger-{}", std::process::id()));
+        let (configuration, page) = (folder.join("jaeger.yaml"), folder.join("ui").join("ui.json"));
+        let write = || {
+            let mut private = DirBuilder::new();
+            private.mode(0o700).create(&folder)?;
+            private.create(folder.join("ui"))?;
+            std::fs::write(&configuration, CONFIGURATION)?;
+            std::fs::write(&page, PAGE)
+        };
+        write().map_err(|error| {
+            Error::Other(format!("cannot write Jaeger's configuration to {folder:?}: {error}"))
+        })?;
+        let text = |path: &Path| path.to_string_lossy().into_owned();
+        let port = |address: SocketAddr| address.port().to_string();
+        Ok(Spec {
+            group: JAEGER.to_owned(),
+            instance: JAEGER.to_owned(),
+            program: Program::Other { path: "sh".into(), listens: vec![self.page, self.otlp] },
+            arguments: vec![
+                "-c".to_owned(),
+                WATCHED.to_owned(),
+                JAEGER.to_owned(),
+                text(&folder),
+                text(&self.executable),
+                "--config".to_owned(),
+                text(&configuration),
+            ],
+            environment: vec![
+                ("JAEGER_LISTEN_HOST", self.page.ip().to_string()),
+                ("JAEGER_PAGE_PORT", port(self.page)),
+                ("JAEGER_OTLP_HTTP_PORT", port(self.otlp)),
+                // Nothing here speaks gRPC: any free ports.
+                ("JAEGER_OTLP_GRPC_PORT", "0".to_owned()),
+                ("JAEGER_QUERY_GRPC_PORT", "0".to_owned()),
+                ("JAEGER_UI_CONFIG", text(&page)),
+                ("JAEGER_LOG_LEVEL", "error".to_owned()),
+            ],
+        })
+    }
+}
+
+/// A variable of the environment, unless it is empty.
+fn set(variable: &str) -> Option<String> {
+    std::env::var(variable).ok().map(|value| value.trim().to_owned()).filter(|it| !it.is_empty())
+}
+
+/// The user's own OTLP endpoint, and the variable that names it.
+fn endpoint() -> Option<(&'static str, String)> {
+    ENDPOINTS.into_iter().find_map(|variable| Some((variable, set(variable)?)))
+}
+
+/// This machine's name, or one that does.
+fn host_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    match name.trim() {
+        name if !name.is_empty() && name.chars().all(plain) => name.to_owned(),
+        _ => "localhost".to_owned(),
+    }
+}
+
+fn on_path() -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|folder| folder.join(JAEGER)).find(|path| is_executable(path))
+}
+
+fn is_executable(path: &Path) -> bool {
+    path.metadata().is_ok_and(|it| it.is_file() && it.permissions().mode() & 0o111 != 0)
+}
