@@ -132,7 +132,7 @@ async fn jaeger_ends_with_a_launcher_that_was_killed() {
     assert!(folder.is_dir() && process::runs(pid), "{command}");
     process::signal(system.launcher_pid(), "KILL");
     until(&system.log, "the end of all processes", async || {
-        (system.left().is_empty() && !folder.exists()).then_some(())
+        (process::left(&system.log).is_empty() && !folder.exists()).then_some(())
     })
     .await;
     assert!(jaeger.http.send(reqwest::Method::GET, "/", &[]).await.is_err());
