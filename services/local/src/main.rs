@@ -54,20 +54,15 @@ struct Server {
 }
 
 fn main() -> ExitCode {
-    let command = |name: &'static str, about: String| clap::Command::new(name).about(about);
+    // Options first: they bring a description of their own.
+    let command = clap::Command::new;
     let mut cli = Arguments::command()
-        .subcommand(Gateway::augment_args(command("gateway", "The HTTP gateway".to_owned())))
-        .subcommand(Server::augment_args(command(
-            "server",
-            "The embedded Resonate server".to_owned(),
-        )));
+        .subcommand(Gateway::augment_args(command("gateway")).about("The HTTP gateway"))
+        .subcommand(Server::augment_args(command("server")).about("The embedded Resonate server"));
     for service in services() {
-        let about = format!(
-            "One process of {}, which runs {}",
-            service.group(),
-            service.functions().join(", ")
-        );
-        cli = cli.subcommand(Overrides::augment_args(command(service.group(), about)));
+        let functions = service.functions().join(", ");
+        let about = format!("One process of {}, which runs {functions}", service.group());
+        cli = cli.subcommand(Overrides::augment_args(command(service.group())).about(about));
     }
     let matches = cli.get_matches();
     lifecycle::exit_code(match matches.subcommand() {
