@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# Makes the images that docker/offline/compose.yaml is built from, for a machine that can reach
+# Makes the images that docker/offline.yaml is built from, for a machine that can reach
 # Debian's, Rust's and Go's package registries but no image registry:
 #   async-rpc/rust:local        Debian, a C compiler and this machine's Rust toolchain
 #   async-rpc/distroless:local  the C library and certificates, nothing else: no shell
 #   async-rpc/jaeger:local      Jaeger, built from docker/jaeger by Go, or taken from $JAEGER_BIN
 # Needs root on a Debian or Ubuntu (debootstrap), cargo, and Go unless JAEGER_BIN is set. What is
 # there already is kept; `--force` makes it anew. Names of images to make may be given:
-#   docker/offline/images rust distroless
+#   docker/offline-images.sh rust distroless
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 force=
 wanted=()
@@ -16,7 +16,7 @@ for argument in "$@"; do
     case $argument in
         --force) force=yes ;;
         rust | distroless | jaeger) wanted+=("$argument") ;;
-        *) echo "usage: docker/offline/images [--force] [rust] [distroless] [jaeger]" >&2; exit 64 ;;
+        *) echo "usage: docker/offline-images.sh [--force] [rust] [distroless] [jaeger]" >&2; exit 64 ;;
     esac
 done
 [ ${#wanted[@]} -gt 0 ] || wanted=(rust distroless jaeger)

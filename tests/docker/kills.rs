@@ -1,0 +1,171 @@
+//! What dies, and what is lost by it: nothing.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::{
+    deployment::{Deployment, until},
+    http::Answer,
+    trace::trace,
+};
+
+/// Sends a request, and goes on while it waits for its answer.
+fn post(deployment: &Deployment, path: &str) -> tokio::task::JoinHandle<reqwest::Result<Answer>> {
+    let (http, path) = (deployment.gateway(), path.to_owned());
+    tokio::spawn(async move { http.send(reqwest::Method::POST, &path, &[]).await })
+}
+
+/// Waits until `service-b` has done a step of the await chain `id`.
+async fn works(deployment: &Deployment, id: &str) {
+    let holder = deployment.name("service-b");
+    until(&format!("service-b to do a step of {id}"), async || {
+        (deployment.events(&holder, "step done", id) > 0).then_some(())
+    })
+    .await;
+}
+
+/// The instance that holds `bar` of an await chain.
+async fn holder(deployment: &Deployment, id: &str) -> Value {
+    let mut flow = deployment.gateway().get(&format!("/flows/{id}")).await;
+    flow.body["invocations"][1]["instance"].take()
+}
+
+pub async fn a_killed_service_loses_nothing_and_stays_dead(deployment: &Deployment) {
+    let service = deployment.name("service-b");
+    let answer = post(deployment, "/await-chain?id=kill-service&work=5s");
+    works(deployment, "kill-service").await;
+    assert_eq!(holder(deployment, "kill-service").await, "service-b");
+    deployment.docker("kill", &service);
+
+    let answer = answer.await.unwrap().unwrap();
+    answer.expect_start(json!(3), "kill-service", false);
+    let trace_id = answer.body["trace_id"].as_str().unwrap();
+    let spans = trace(deployment, trace_id, |spans| {
+        let has = |name: &str| spans.iter().any(|span| span.name == name);
+        has("bar") && has("work 5/5") && has("lease of service-b expired")
+    })
+    .await;
+    for step in 1..=5 {
+        let name = format!("work {step}/5");
+        let count = spans.iter().filter(|span| span.name == name).count();
+        assert_eq!(count, 1, "{name} in {spans:#?}");
+    }
+    let takeovers: Vec<_> = spans
+        .iter()
+        .filter(|span| span.name.starts_with("bar on "))
+        .filter(|span| span.attribute("resonate.takeover").as_deref() == Some("true"))
+        .collect();
+    let [takeover] = takeovers[..] else { panic!("one takeover is expected: {spans:#?}") };
+    let replica = &deployment.containers_of("service-b-replica")[0][..12];
+    assert_eq!(takeover.name, format!("bar on service-b-replica-{replica}"));
+
+    let state = deployment.inspect(&service);
+    assert_eq!(state["State"]["Status"], "exited", "{}", state["State"]);
+    assert_eq!((&state["State"]["ExitCode"], &state["RestartCount"]), (&json!(137), &json!(0)));
+    deployment.docker("start", &service);
+    deployment.healthy(&service).await;
+    // Work prefers the first process: it is there again.
+    let answer = deployment.gateway().post("/await-chain?id=back-again&work=1s").await;
+    answer.expect_message(3);
+    assert!(deployment.events(&service, "run begins", "back-again") > 0);
+}
+
+pub async fn a_killed_gateway_loses_nothing(deployment: &Deployment) {
+    let gateway = deployment.name("gateway");
+    let answer = post(deployment, "/await-chain?id=kill-gateway&work=3s");
+    works(deployment, "kill-gateway").await;
+    deployment.docker("kill", &gateway);
+    assert!(answer.await.unwrap().is_err(), "a dead gateway has answered");
+    deployment.docker("start", &gateway);
+    deployment.ready().await;
+    let answer = deployment.gateway().post("/await-chain?id=kill-gateway").await;
+    answer.expect_start(json!(3), "kill-gateway", true);
+}
+
+pub async fn a_killed_jaeger_hinders_no_flow(deployment: &Deployment) {
+    let jaeger = deployment.name("jaeger");
+    deployment.docker("kill", &jaeger);
+    let gateway = deployment.gateway();
+    let start = Instant::now();
+    for n in 0..5 {
+        gateway.post(&format!("/await-chain?id=no-jaeger-{n}")).await.expect_message(3);
+        gateway.post(&format!("/fan-out-workflow?id=no-jaeger-fan-{n}")).await.expect_message(3);
+    }
+    assert!(start.elapsed() < Duration::from_secs(30), "{:?} for ten flows", start.elapsed());
+
+    deployment.docker("start", &jaeger);
+    // Processes find it again: of a flow that comes later all spans arrive.
+    let mut attempt = 0;
+    until("a flow whose whole trace is in the new Jaeger", async || {
+        attempt += 1;
+        let answer = gateway.post(&format!("/await-chain?id=jaeger-back-{attempt}")).await;
+        answer.expect_message(3);
+        let path = format!("/api/v3/traces/{}", answer.body["trace_id"].as_str().unwrap());
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let found = deployment.jaeger().send(reqwest::Method::GET, &path, &[]).await.ok()?;
+        let all = ["foo on ", "bar on ", "baz on "].iter().all(|name| found.text.contains(name));
+        all.then_some(())
+    })
+    .await;
+}
+
+pub async fn a_killed_server_loses_nothing(deployment: &Deployment) {
+    let server = deployment.name("resonate");
+    let answer = post(deployment, "/await-chain?id=kill-server&work=5s");
+    works(deployment, "kill-server").await;
+    deployment.docker("kill", &server);
+    deployment.docker("start", &server);
+    answer.await.unwrap().unwrap().expect_message(3);
+    let steps: usize = ["service-b", "service-b-replica"]
+        .iter()
+        .flat_map(|service| deployment.containers_of(service))
+        .map(|container| deployment.events(&container, "step done", "kill-server"))
+        .sum();
+    // Five of `work`; one more if the server was killed while it stored one.
+    assert!((5..=6).contains(&steps), "{steps} steps were done");
+}
+
+pub async fn stop_drains_within_the_grace_period(deployment: &Deployment) {
+    let answer = post(deployment, "/await-chain?id=drained&work=6s");
+    works(deployment, "drained").await;
+    deployment.compose(&["stop"]);
+    // The gateway ends first, and says where to look.
+    let answer = answer.await.unwrap().unwrap();
+    assert_eq!((answer.status, answer.header("location")), (202, "/flows/drained"));
+    let theirs = [deployment.name("resonate"), deployment.name("jaeger")];
+    let mut ours = 0;
+    for container in deployment.inspect_all() {
+        let name = container["Name"].as_str().unwrap().trim_start_matches('/').to_owned();
+        assert_eq!(container["State"]["Running"], false, "{name}");
+        if !theirs.contains(&name) {
+            // Who overstays the grace period is killed: 137.
+            assert_eq!(container["State"]["ExitCode"], 0, "{name}: {}", container["State"]);
+            ours += 1;
+        }
+    }
+    assert_eq!(ours, 19);
+    if deployment.server == crate::Server::Official {
+        deployment.up();
+        deployment.ready().await;
+        assert_eq!(deployment.ended("drained").await["result"], 3);
+    }
+}
+
+pub async fn down_and_up_keep_the_flows(deployment: &Deployment) {
+    let gateway = deployment.gateway();
+    gateway.post("/await-chain?id=kept").await.expect_message(3);
+    let waits = post(deployment, "/await-chain?id=kept-open&sleep=20s");
+    until("the timer of a flow", async || {
+        let flow = deployment.gateway().get("/flows/kept-open").await;
+        (flow.body["invocations"][2]["state"] == "pending").then_some(())
+    })
+    .await;
+    deployment.down(false);
+    // Whether the gateway could still answer does not matter.
+    let _ = waits.await;
+    deployment.up();
+    deployment.ready().await;
+    deployment.gateway().post("/await-chain?id=kept").await.expect_start(json!(3), "kept", true);
+    assert_eq!(deployment.ended("kept-open").await["result"], 3);
+}

@@ -1,0 +1,50 @@
+//! A trace as Jaeger's query API tells it.
+
+use serde_json::Value;
+
+use crate::deployment::{Deployment, until};
+
+/// A span's name and attributes.
+#[derive(Debug)]
+pub struct Span {
+    pub name: String,
+    attributes: Vec<Value>,
+}
+
+impl Span {
+    /// An attribute, as text.
+    pub fn attribute(&self, key: &str) -> Option<String> {
+        let value = &self.attributes.iter().find(|attribute| attribute["key"] == key)?["value"];
+        let value = value.as_object()?.values().next()?;
+        Some(value.as_str().map_or_else(|| value.to_string(), str::to_owned))
+    }
+}
+
+/// Asks Jaeger for a trace until it is as it should be.
+pub async fn trace(
+    deployment: &Deployment,
+    id: &str,
+    mut complete: impl FnMut(&[Span]) -> bool,
+) -> Vec<Span> {
+    let jaeger = deployment.jaeger();
+    until(&format!("all of trace {id} in Jaeger"), async || {
+        let path = format!("/api/v3/traces/{id}");
+        let answer = jaeger.send(reqwest::Method::GET, &path, &[]).await.ok()?;
+        let spans = spans(&answer.body);
+        complete(&spans).then_some(spans)
+    })
+    .await
+}
+
+fn spans(body: &Value) -> Vec<Span> {
+    let each = |value: &Value, key: &str| value[key].as_array().cloned().unwrap_or_default();
+    each(&body["result"], "resourceSpans")
+        .iter()
+        .flat_map(|resource| each(resource, "scopeSpans"))
+        .flat_map(|scope| each(&scope, "spans"))
+        .map(|span| Span {
+            name: span["name"].as_str().unwrap_or_default().to_owned(),
+            attributes: each(&span, "attributes"),
+        })
+        .collect()
+}
