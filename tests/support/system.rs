@@ -40,6 +40,9 @@ impl System {
     pub async fn start_with(server: Server, settings: &[(&str, &str)], options: &[&str]) -> Self {
         let log = Log::new();
         let mut arguments = vec!["--port", "0", "--server-port", "0"];
+        if !options.iter().any(|option| option.starts_with("--jaeger")) {
+            arguments.push("--no-jaeger");
+        }
         arguments.extend(options);
         let (mut prepared, mut url) = (None, String::new());
         if server == Server::Official {
