@@ -8,8 +8,9 @@ use std::{
 
 use opentelemetry::{
     Context, SpanId, TraceId, global,
-    trace::{SpanContext, TraceContextExt},
+    trace::{FutureExt, SpanContext, TraceContextExt},
 };
+use tracing::Instrument;
 
 /// `param.headers` or `value.headers` of a promise.
 pub(crate) type Headers = HashMap<String, String>;
@@ -27,6 +28,12 @@ pub(crate) fn inject(context: &Context) -> Headers {
     let mut headers = Headers::new();
     global::get_text_map_propagator(|propagator| propagator.inject_context(context, &mut headers));
     headers
+}
+
+/// Takes the caller's span and trace context along into a future that is run elsewhere, as in
+/// `tokio::spawn`. A span alone carries no context where tracing is turned off.
+pub fn in_current_context<F: Future>(future: F) -> impl Future<Output = F::Output> {
+    future.in_current_span().with_current_context()
 }
 
 /// The context of a span: what its children have as their parent.

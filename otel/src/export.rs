@@ -88,6 +88,8 @@ pub(crate) struct Watched<E> {
     pub exporter: E,
     pub counts: Arc<Counts>,
     pub endpoint: String,
+    /// Who says so in the log: many processes may write to one.
+    pub instance: String,
     pub down: AtomicBool,
 }
 
@@ -102,6 +104,7 @@ impl<E: SpanExporter> SpanExporter for Watched<E> {
                 if self.down.swap(false, Ordering::Relaxed) {
                     let (failed, dropped) = (self.counts.failed(), self.counts.dropped());
                     tracing::info!(
+                        instance = self.instance,
                         collector = self.endpoint,
                         failed,
                         dropped,
@@ -112,7 +115,7 @@ impl<E: SpanExporter> SpanExporter for Watched<E> {
             Err(error) => {
                 self.counts.failed.fetch_add(spans, Ordering::Relaxed);
                 if !self.down.swap(true, Ordering::Relaxed) {
-                    tracing::warn!(collector = self.endpoint, %error, "the trace collector does not take spans; flows go on without them");
+                    tracing::warn!(instance = self.instance, collector = self.endpoint, %error, "the trace collector does not take spans; flows go on without them");
                 }
             }
         }
@@ -193,6 +196,7 @@ mod tests {
             exporter: Collector(answers.into()),
             counts: counts.clone(),
             endpoint: "test".to_owned(),
+            instance: String::new(),
             down: AtomicBool::new(false),
         };
         let config =

@@ -12,6 +12,7 @@ mod spans;
 mod steps;
 mod wire;
 
+pub use context::in_current_context;
 pub use export::Counts;
 pub use network::{Traced, trace_id};
 pub use runs::Outcome;

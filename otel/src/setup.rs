@@ -124,8 +124,13 @@ impl Telemetry {
             ))
             .build();
         let counts = Arc::new(Counts::default());
-        let exporter =
-            Watched { exporter, counts: counts.clone(), endpoint, down: AtomicBool::new(false) };
+        let exporter = Watched {
+            exporter,
+            counts: counts.clone(),
+            endpoint,
+            instance: identity.instance.clone(),
+            down: AtomicBool::new(false),
+        };
         let bound = variable_or("OTEL_BSP_MAX_QUEUE_SIZE", QUEUE)?;
         let mut batch = BatchConfigBuilder::default().with_max_queue_size(bound);
         if std::env::var_os("OTEL_BSP_SCHEDULE_DELAY").is_none() {
@@ -200,11 +205,17 @@ impl Telemetry {
             return;
         }
         if let Err(error) = started.provider.shutdown_with_timeout(SHUTDOWN) {
-            tracing::warn!(%error, "not all spans were sent at the end");
+            tracing::warn!(instance = self.identity.instance, %error, "not all spans were sent at the end");
         }
         let (failed, dropped) = (started.counts.failed(), started.counts.dropped());
         if failed + dropped > 0 {
-            tracing::warn!(failed, dropped, "spans were lost in the life of this process");
+            let instance = &self.identity.instance;
+            tracing::warn!(
+                instance,
+                failed,
+                dropped,
+                "spans were lost in the life of this process"
+            );
         }
     }
 }

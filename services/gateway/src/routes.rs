@@ -20,7 +20,6 @@ use resonate_sdk::{prelude::PromiseState, types::PromiseRecord};
 use serde::Serialize;
 use serde_json::Value;
 use tokio::sync::watch;
-use tracing::Instrument;
 
 use crate::{
     client::{self, Client, Created},
@@ -123,7 +122,9 @@ async fn start(
     let create = tokio::spawn({
         let (client, id, timeout) = (app.client.clone(), id.clone(), app.config.flow_timeout);
         // Under the request's span, which is the parent of the call's.
-        async move { client.create(flow, &id, options, timeout).await }.in_current_span()
+        resonate_otel::in_current_context(async move {
+            client.create(flow, &id, options, timeout).await
+        })
     });
     let Created { promise, reconnected } =
         create.await.map_err(|error| Problem::Internal(error.to_string()))??;

@@ -11,7 +11,8 @@ use tracing_subscriber::{
 use crate::config::{Error, Settings};
 
 /// The SDKs report what the transport, the runtime and the exporter report too, with more context.
-const DEFAULT: &str = "info,resonate=off,resonate_sdk=off,opentelemetry=off";
+/// A target turns off all that begin like it, the tracing crate's too: that has things to say.
+const DEFAULT: &str = "info,resonate=off,resonate_sdk=off,resonate_otel=info,opentelemetry=off";
 
 /// Starts logging and tracing for this process, by `NODE_LOG` (a filter as of `tracing-subscriber`) and
 /// `NODE_LOG_FORMAT` (`human` or `json`).
