@@ -112,7 +112,9 @@ impl System {
     /// Starts everything on `server`, with the spans going to the OTLP address `collector`.
     pub async fn start(server: &Server, collector: Option<&str>) -> Self {
         let mut launcher = Command::new(EXECUTABLE);
-        launcher.args(["--port", "0", "--server", &server.url]).env("NODE_LOG", "warn");
+        launcher
+            .args(["--no-jaeger", "--port", "0", "--server", &server.url])
+            .env("NODE_LOG", "warn");
         launcher.env_remove("OTEL_EXPORTER_OTLP_ENDPOINT");
         if let Some(collector) = collector {
             launcher.env("OTEL_EXPORTER_OTLP_ENDPOINT", collector);
