@@ -55,7 +55,7 @@ pub(crate) struct Prepared {
 
 impl Observer {
     /// Gives a promise that is created under `parent` its context.
-    fn prepare(&self, parent: Context, body: &str, path: &str, more: Headers) -> Option<Prepared> {
+    fn prepare(&self, parent: Context, body: &str, more: Headers) -> Option<Prepared> {
         let span =
             self.emitter.as_ref().map(|emitter| emitter.child(&parent, "rpc", &SpanKind::Producer));
         let context =
@@ -65,7 +65,7 @@ impl Observer {
         if headers.is_empty() {
             return None;
         }
-        let body = wire::with_headers(body, path, &headers)?;
+        let body = wire::with_headers(body, &headers)?;
         Some(Prepared { headers, body, parent, span, start: SystemTime::now() })
     }
 
@@ -87,7 +87,7 @@ impl Observer {
         parent: Context,
         request: tracing::Span,
     ) -> Result<String> {
-        let Some(prepared) = self.prepare(parent, &body, "/data/param", Headers::new()) else {
+        let Some(prepared) = self.prepare(parent, &body, Headers::new()) else {
             return self.inner.send(body).await;
         };
         let answer = self.ask("promise.create", prepared.body.clone(), &prepared.parent).await?;
@@ -111,8 +111,7 @@ impl Observer {
         request: tracing::Span,
     ) -> Result<String> {
         let task: wire::CreateTask = serde_json::from_str(data)?;
-        let Some(prepared) = self.prepare(parent, &body, "/data/action/data/param", Headers::new())
-        else {
+        let Some(prepared) = self.prepare(parent, &body, Headers::new()) else {
             return self.inner.send(body).await;
         };
         let answer = self.ask("task.create", prepared.body.clone(), &prepared.parent).await?;
@@ -203,12 +202,14 @@ impl Observer {
         let prepared = creates
             .then(|| {
                 // Who creates a step is known again by whoever takes over.
-                let origin = [
-                    (key::HEADER_INSTANCE, self.identity.instance.clone()),
-                    (key::HEADER_VERSION, version.to_string()),
-                ];
-                let origin = origin.map(|(name, value)| (name.to_owned(), value)).into();
-                self.prepare(run.clone(), &body, "/data/action/data/param", origin)
+                let step = task.action.as_ref().is_some_and(wire::Action::is_step);
+                let origin = step.then(|| {
+                    [
+                        (key::HEADER_INSTANCE.to_owned(), self.identity.instance.clone()),
+                        (key::HEADER_VERSION.to_owned(), version.to_string()),
+                    ]
+                });
+                self.prepare(run.clone(), &body, origin.map(Headers::from).unwrap_or_default())
             })
             .flatten();
         let body = prepared.as_ref().map_or(body, |prepared| prepared.body.clone());
@@ -222,8 +223,8 @@ impl Observer {
                         Some(prepared) if is_ours(&prepared.headers, &promise) => {
                             self.emit_created(prepared, &promise)
                         }
-                        Some(_) => {}
-                        None => self.emit_step(id, &promise),
+                        None if !creates => self.emit_step(id, &promise),
+                        _ => {}
                     }
                 }
             }
@@ -253,10 +254,7 @@ impl Observer {
         let (id, version) = (&*task.id, task.version);
         let settler = format!("{} {version}", self.identity.instance);
         let mark = Headers::from([(key::HEADER_SETTLER.to_owned(), settler.clone())]);
-        let marked = self
-            .emitter
-            .as_ref()
-            .and_then(|_| wire::with_headers(&body, "/data/action/data/value", &mark));
+        let marked = self.emitter.as_ref().and_then(|_| wire::with_headers(&body, &mark));
         let run = self.runs.context(id).unwrap_or_default();
         let answer = self.ask("task.fulfill", marked.unwrap_or(body), &run).await?;
         let Ok(wire::Status { head }) = serde_json::from_str(&answer) else { return Ok(answer) };

@@ -1,10 +1,13 @@
 //! The parts of requests and answers that spans are made from.
 
-use std::{borrow::Cow, collections::HashMap};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, HashMap},
+};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use serde::Deserialize;
-use serde_json::{Value, value::RawValue};
+use serde_json::value::RawValue;
 
 use crate::context::Headers;
 
@@ -33,6 +36,28 @@ pub struct Task<'a> {
 pub struct Action<'a> {
     #[serde(borrow)]
     pub kind: Cow<'a, str>,
+    #[serde(borrow, default)]
+    pub data: Option<ActionData<'a>>,
+}
+
+#[derive(Deserialize)]
+pub struct ActionData<'a> {
+    #[serde(borrow, default)]
+    pub tags: Option<Tags<'a>>,
+}
+
+#[derive(Deserialize)]
+pub struct Tags<'a> {
+    #[serde(borrow, rename = "resonate:scope", default)]
+    pub scope: Option<Cow<'a, str>>,
+}
+
+impl Action<'_> {
+    /// Whether a step is created: a promise that the run settles itself.
+    pub fn is_step(&self) -> bool {
+        let tags = self.data.as_ref().and_then(|data| data.tags.as_ref());
+        tags.is_some_and(|tags| tags.scope.as_deref() == Some("local"))
+    }
 }
 
 /// `data` of `task.create`.
@@ -180,32 +205,51 @@ impl Promise {
     }
 }
 
-/// Puts headers into a promise that is created, or into the value of one that is settled.
-/// `None`: the request does not have the form that it should have, and is sent as it is.
-pub fn with_headers(body: &str, path: &str, headers: &Headers) -> Option<String> {
-    let mut request: Value = serde_json::from_str(body).ok()?;
-    let content = request.pointer_mut(path)?;
-    if content.is_null() {
-        *content = Value::Object(Default::default());
+/// Where headers go: into a promise that is created, or into the value of one that is settled.
+#[derive(Deserialize)]
+struct Place<'a> {
+    #[serde(borrow, default)]
+    data: Option<Box<Place<'a>>>,
+    #[serde(borrow, default)]
+    action: Option<Box<Place<'a>>>,
+    #[serde(borrow, default)]
+    param: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    value: Option<&'a RawValue>,
+}
+
+impl<'a> Place<'a> {
+    fn content(&self) -> Option<&'a RawValue> {
+        let inner = self.action.as_ref().or(self.data.as_ref());
+        inner.map_or(self.param.or(self.value), |inner| inner.content())
     }
-    let map = content
-        .as_object_mut()?
-        .entry("headers")
-        .or_insert_with(|| Value::Object(Default::default()));
-    if map.is_null() {
-        *map = Value::Object(Default::default());
-    }
-    let map = map.as_object_mut()?;
-    for (name, value) in headers {
-        map.insert(name.clone(), Value::String(value.clone()));
-    }
-    Some(request.to_string())
+}
+
+/// Puts headers into the `param` or `value` of a request. `None`: the request does not have the
+/// form that it should have, and is sent as it is.
+pub fn with_headers(body: &str, headers: &Headers) -> Option<String> {
+    let there = serde_json::from_str::<Place>(body).ok()?.content()?.get();
+    // The content is a part of the body, which is otherwise left as it is: to build the whole
+    // request anew would cost more than all the rest of tracing it.
+    let begin = there.as_ptr() as usize - body.as_ptr() as usize;
+    let mut content: BTreeMap<&str, &RawValue> = serde_json::from_str(there).ok()?;
+    let mut all = match content.get("headers") {
+        Some(headers) => {
+            serde_json::from_str::<Option<Headers>>(headers.get()).ok()?.unwrap_or_default()
+        }
+        None => Headers::new(),
+    };
+    all.extend(headers.iter().map(|(name, value)| (name.clone(), value.clone())));
+    let all = serde_json::value::to_raw_value(&all).ok()?;
+    content.insert("headers", &all);
+    let content = serde_json::to_string(&content).ok()?;
+    Some([&body[..begin], &content, &body[begin + there.len()..]].concat())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     fn promise(param: Value, tags: Value) -> Promise {
         let promise = json!({"id": "x", "state": "pending", "param": param, "tags": tags, "timeoutAt": 1, "createdAt": 0});
@@ -216,9 +260,10 @@ mod tests {
     fn headers_are_added_to_those_that_are_there() {
         let added = Headers::from([("a".to_owned(), "1".to_owned())]);
         let with = |content: Value| {
-            let body = json!({"data": {"param": content}}).to_string();
-            let body = with_headers(&body, "/data/param", &added)?;
-            Some(serde_json::from_str::<Value>(&body).unwrap()["data"]["param"].clone())
+            let body = json!({"data": {"id": "ä", "param": content, "tags": {}}}).to_string();
+            let body: Value = serde_json::from_str(&with_headers(&body, &added)?).unwrap();
+            assert_eq!((&body["data"]["id"], &body["data"]["tags"]), (&json!("ä"), &json!({})));
+            Some(body["data"]["param"].clone())
         };
         assert_eq!(with(json!({"data": "x"})), Some(json!({"data": "x", "headers": {"a": "1"}})));
         assert_eq!(
@@ -226,8 +271,15 @@ mod tests {
             Some(json!({"headers": {"a": "1", "b": "2"}}))
         );
         assert_eq!(with(json!({"headers": null})), Some(json!({"headers": {"a": "1"}})));
-        assert_eq!(with(Value::Null), Some(json!({"headers": {"a": "1"}})));
+        assert_eq!(with(json!({})), Some(json!({"headers": {"a": "1"}})));
         assert_eq!(with(json!("text")), None);
+        let settle = json!({"data": {"id": "x", "action": {"data": {"value": {"data": "x"}}}}});
+        let settle: Value =
+            serde_json::from_str(&with_headers(&settle.to_string(), &added).unwrap()).unwrap();
+        assert_eq!(
+            settle["data"]["action"]["data"]["value"],
+            json!({"data": "x", "headers": {"a": "1"}})
+        );
     }
 
     #[test]
