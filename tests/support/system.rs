@@ -39,7 +39,7 @@ impl System {
     /// The same, with more options for the launcher.
     pub async fn start_with(server: Server, settings: &[(&str, &str)], options: &[&str]) -> Self {
         let log = Log::new();
-        let mut arguments = vec!["--no-jaeger", "--port", "0", "--server-port", "0"];
+        let mut arguments = vec!["--port", "0", "--server-port", "0"];
         if !options.iter().any(|option| option.starts_with("--jaeger")) {
             arguments.push("--no-jaeger");
         }
