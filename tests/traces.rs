@@ -21,7 +21,15 @@ mod support;
 #[path = "traces/tree.rs"]
 mod tree;
 
+#[path = "traces/contexts.rs"]
+mod contexts;
 #[path = "traces/crashes.rs"]
 mod crashes;
 #[path = "traces/flows.rs"]
 mod flows;
+#[path = "traces/outages.rs"]
+mod outages;
+#[path = "traces/random_kills.rs"]
+mod random_kills;
+#[path = "traces/rest.rs"]
+mod rest;

@@ -109,6 +109,7 @@ pub struct Collector {
 
 struct Shared {
     spans: Mutex<Vec<Span>>,
+    refused: Mutex<Vec<Span>>,
     /// How many requests came, in whichever mode.
     requests: watch::Sender<usize>,
     mode: watch::Receiver<Mode>,
@@ -123,6 +124,7 @@ impl Collector {
         let (mode, modes) = watch::channel(mode);
         let shared = Arc::new(Shared {
             spans: Mutex::default(),
+            refused: Mutex::default(),
             requests: watch::Sender::new(0),
             mode: modes,
             open: watch::Sender::new(false),
@@ -155,6 +157,11 @@ impl Collector {
     /// All spans that were taken, in the order of their arrival.
     pub fn spans(&self) -> Vec<Span> {
         self.shared.spans.lock().unwrap().clone()
+    }
+
+    /// All spans that were refused.
+    pub fn refused(&self) -> Vec<Span> {
+        self.shared.refused.lock().unwrap().clone()
     }
 
     /// Waits until what has arrived gives something; `explain` tells a failed test what was there.
@@ -207,16 +214,14 @@ async fn receive(shared: &Shared, body: &[u8]) -> (StatusCode, Vec<u8>) {
     let arrived = SystemTime::now();
     let mode = *shared.mode.borrow();
     let answer = ExportTraceServiceResponse::default().encode_to_vec();
-    let status = match mode {
-        Mode::Refuse(status) => StatusCode::from_u16(status).unwrap(),
+    let request = ExportTraceServiceRequest::decode(body).expect("OTLP in protobuf");
+    let (status, these) = match mode {
+        Mode::Accept | Mode::Slow(_) => (StatusCode::OK, &shared.spans),
+        Mode::Refuse(status) => (StatusCode::from_u16(status).unwrap(), &shared.refused),
         // A connection that is left over: its listener is gone.
-        Mode::Absent => StatusCode::SERVICE_UNAVAILABLE,
-        Mode::Accept | Mode::Slow(_) => {
-            let request = ExportTraceServiceRequest::decode(body).expect("OTLP in protobuf");
-            shared.spans.lock().unwrap().extend(spans(request, arrived));
-            StatusCode::OK
-        }
+        Mode::Absent => (StatusCode::SERVICE_UNAVAILABLE, &shared.refused),
     };
+    these.lock().unwrap().extend(spans(request, arrived));
     shared.requests.send_modify(|requests| *requests += 1);
     if let Mode::Slow(delay) = mode {
         tokio::time::sleep(delay).await;

@@ -22,7 +22,7 @@ pub struct Observed {
     expected: Mutex<Vec<(String, View, String)>>,
     kills: Mutex<Vec<Kill>>,
     /// Whether the rules are checked at the end: not where spans were lost on purpose.
-    pub complete: bool,
+    complete: bool,
 }
 
 impl Observed {
@@ -44,8 +44,14 @@ impl Observed {
             collector,
             expected: Mutex::default(),
             kills: Mutex::default(),
-            complete: mode == Mode::Accept,
+            complete: true,
         }
+    }
+
+    /// The same system, whose spans are lost on purpose.
+    pub fn incomplete(mut self) -> Self {
+        self.complete = false;
+        self
     }
 
     /// The system that tests share which kill nothing: it ends with the last of them.
@@ -74,6 +80,19 @@ impl Observed {
     /// Who was killed so far.
     pub fn kills(&self) -> Vec<Kill> {
         self.kills.lock().unwrap().clone()
+    }
+
+    /// Ends all processes, which sends what they had not sent yet, and checks what came: how many
+    /// requests reached the collector.
+    pub fn ended(mut self) -> usize {
+        self.end();
+        self.collector.requests()
+    }
+
+    /// The same: everything that came.
+    pub fn ended_spans(mut self) -> Vec<Span> {
+        self.end();
+        self.collector.spans()
     }
 
     fn system(&self) -> &System {
@@ -169,6 +188,12 @@ impl Deref for Observed {
 
 impl Drop for Observed {
     fn drop(&mut self) {
+        self.end();
+    }
+}
+
+impl Observed {
+    fn end(&mut self) {
         let Some(system) = self.system.take() else { return };
         let log = system.log.clone();
         // Ends all processes and waits for that.

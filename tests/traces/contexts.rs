@@ -1,0 +1,244 @@
+//! Where a flow's context comes from, how it travels, and who reads it.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::{
+    invariants::{BY_HAND, Shape, shape},
+    observed::{Observed, PLAIN, trace_of},
+    support::{Server, until},
+};
+
+crate::on_each_server!(
+    an_incoming_context_is_continued,
+    a_context_that_is_not_sampled_travels_and_nothing_is_exported,
+    turned_off_nothing_is_exported_and_contexts_travel,
+    a_promise_without_a_context_starts_a_trace,
+    a_promise_without_a_context_joins_the_trace_of_its_parent,
+    every_line_of_a_function_names_its_promise_and_its_trace,
+    spans_reach_the_collector_within_a_second,
+    health_routes_are_not_traced,
+    single_requests_have_spans_at_debug_level_only,
+);
+
+/// The context in the headers of a promise, and of all promises of the await chain `id`.
+async fn contexts(system: &Observed, id: &str) -> Vec<String> {
+    let mut contexts = Vec::new();
+    for promise in [id.to_owned(), format!("{id}.0"), format!("{id}.0.0")] {
+        let promise = system.resonate().promise(&promise).await;
+        assert_eq!(promise["state"], "resolved", "{promise}");
+        let context = &promise["param"]["headers"]["traceparent"];
+        contexts.push(context.as_str().unwrap_or_default().to_owned());
+    }
+    contexts
+}
+
+async fn an_incoming_context_is_continued(server: Server) {
+    let system = Observed::shared(server).await;
+    let trace = "7e570000000000000000000000000010";
+    let context = format!("00-{trace}-7e57000000000010-01");
+    let headers = [("traceparent", &*context)];
+    let path = "/await-chain?id=continued";
+    let answer = system.http().send(Method::POST, path, &headers).await.unwrap();
+    answer.expect_message(3);
+    assert_eq!(trace_of(&answer), trace);
+    let tree = "
+        ? gateway: POST /await-chain [server] route=/await-chain status=200
+          gateway: rpc foo [producer] promise=continued group=service-a
+            service-a: foo [consumer] promise=continued group=service-a state=resolved
+            service-a: foo on service-a* [internal] promise=continued group=service-a outcome=fulfilled
+            service-a: rpc bar [producer] promise=continued.0 group=service-b
+              service-b: bar [consumer] promise=continued.0 group=service-b state=resolved
+              service-b: bar on service-b* [internal] promise=continued.0 group=service-b outcome=fulfilled
+              service-b: rpc baz [producer] promise=continued.0.0 group=service-c
+                service-c: baz [consumer] promise=continued.0.0 group=service-c state=resolved
+                service-c: baz on service-c* [internal] promise=continued.0.0 group=service-c outcome=fulfilled
+    ";
+    let spans = system.expect(trace, PLAIN, tree).await;
+    let request = spans.iter().find(|span| span.kind == "server").unwrap();
+    assert_eq!(request.parent.as_deref(), Some("7e57000000000010"));
+}
+
+async fn a_context_that_is_not_sampled_travels_and_nothing_is_exported(server: Server) {
+    let system = Observed::shared(server).await;
+    let trace = "7e570000000000000000000000000011";
+    let context = format!("00-{trace}-7e57000000000011-00");
+    let headers = [("traceparent", &*context)];
+    let path = "/await-chain?id=unsampled&work=300ms";
+    let answer = system.http().send(Method::POST, path, &headers).await.unwrap();
+    answer.expect_message(3);
+    assert_eq!(trace_of(&answer), trace);
+    let root = system.resonate().promise("unsampled").await;
+    let context = root["param"]["headers"]["traceparent"].as_str().unwrap();
+    assert!(context.starts_with(&format!("00-{trace}-")) && context.ends_with("-00"), "{context}");
+    let bar = system.resonate().promise("unsampled.0").await;
+    let below = bar["param"]["headers"]["traceparent"].as_str().unwrap();
+    assert!(below.starts_with(&format!("00-{trace}-")) && below.ends_with("-00"), "{below}");
+    assert_ne!(below, context, "each call has an id of its own");
+    // Nothing now, and nothing at the end.
+    system.expect(trace, PLAIN, "").await;
+}
+
+async fn turned_off_nothing_is_exported_and_contexts_travel(server: Server) {
+    let system = Observed::start(server, &[("OTEL_SDK_DISABLED", "true")]).await;
+    let context = "00-7e570000000000000000000000000012-7e57000000000012-01";
+    let path = "/await-chain?id=off";
+    let headers = [("traceparent", context)];
+    let answer = system.http().send(Method::POST, path, &headers).await.unwrap();
+    answer.expect_message(3);
+    assert_eq!(trace_of(&answer), "7e570000000000000000000000000012");
+    assert_eq!(contexts(&system, "off").await, [context; 3]);
+    let answer = system.http().post("/await-chain?id=off-plain").await;
+    answer.expect_message(3);
+    assert_eq!(answer.body["trace_id"], Value::Null, "{}", answer.text);
+    assert_eq!(contexts(&system, "off-plain").await, [""; 3]);
+    let requests = system.ended();
+    assert_eq!(requests, 0, "requests reached the collector");
+}
+
+fn call(function: &str) -> Value {
+    let call = json!({"func": function, "args": null});
+    json!({"headers": {}, "data": BASE64_STANDARD.encode(call.to_string())})
+}
+
+async fn a_promise_without_a_context_starts_a_trace(server: Server) {
+    let system = Observed::shared(server).await;
+    let id = format!("{BY_HAND}-alone");
+    system.resonate().create(&id, "poll://any@service-b", call("bar")).await;
+    let received = system.span("the trace's first span", |span| span.name == "received bar").await;
+    let tree = format!(
+        "
+        service-b: received bar [consumer] promise={id} group=service-b
+          service-b: bar [consumer] promise={id} group=service-b state=resolved
+          service-b: bar on service-b* [internal] promise={id} group=service-b outcome=fulfilled
+          service-b: rpc baz [producer] promise={id}.0 group=service-c
+            service-c: baz [consumer] promise={id}.0 group=service-c state=resolved
+            service-c: baz on service-c* [internal] promise={id}.0 group=service-c outcome=fulfilled
+        "
+    );
+    let spans = system.expect(&received.trace, PLAIN, &tree).await;
+    let runs = spans.iter().filter(|span| span.name.starts_with("bar on "));
+    assert!(runs.count() >= 1, "{spans:#?}");
+}
+
+async fn a_promise_without_a_context_joins_the_trace_of_its_parent(server: Server) {
+    let system = Observed::shared(server).await;
+    let parent = "parent";
+    let answer = system.http().post(&format!("/fan-out-workflow?id={parent}")).await;
+    answer.expect_message(3);
+    let id = format!("{BY_HAND}-joins");
+    let timeout = SystemTime::now().duration_since(UNIX_EPOCH).unwrap() + Duration::from_secs(600);
+    let tags = json!({
+        "resonate:origin": parent, "resonate:branch": id, "resonate:parent": parent,
+        "resonate:scope": "global", "resonate:target": "poll://any@service-c",
+    });
+    let timeout = timeout.as_millis() as u64;
+    let promise = json!({"id": id, "timeoutAt": timeout, "param": call("baz"), "tags": tags});
+    let (status, data) = system.resonate().send("promise.create", promise).await;
+    assert_eq!(status, 200, "{data}");
+    let tree = format!(
+        "
+        gateway: POST /fan-out-workflow [server] route=/fan-out-workflow status=200
+          gateway: rpc zim [producer] promise=parent group=service-g
+            service-c: baz [consumer] promise={id} group=service-c state=resolved
+            service-g: zim [consumer] promise=parent group=service-g state=resolved
+            service-c: baz on service-c* [internal] promise={id} group=service-c outcome=fulfilled
+            service-g: zim on service-g* [internal] promise=parent group=service-g outcome=fulfilled
+            service-g: rpc dop [producer] promise=parent.1 group=service-i
+              service-i: dop [consumer] promise=parent.1 group=service-i state=resolved
+              service-i: dop on service-i* [internal] promise=parent.1 group=service-i outcome=fulfilled
+            service-g: rpc rax [producer] promise=parent.0 group=service-h
+              service-h: rax [consumer] promise=parent.0 group=service-h state=resolved
+              service-h: rax on service-h* [internal] promise=parent.0 group=service-h outcome=fulfilled
+        "
+    );
+    system.expect(trace_of(&answer), PLAIN, &tree).await;
+}
+
+async fn every_line_of_a_function_names_its_promise_and_its_trace(server: Server) {
+    let system = Observed::shared(server).await;
+    let answer = system.http().post("/await-chain?id=lines&work=400ms&fail=1").await;
+    answer.expect_message(3);
+    for (message, step, promise) in [
+        ("step begins", "lines.0.0", "lines.0"),
+        ("step done", "lines.0.0", "lines.0"),
+        ("step begins", "lines.0.1.0", "lines.0.1"),
+        ("step failed, will be tried again", "lines.0.1.0", "lines.0.1"),
+        ("step done", "lines.0.1.0", "lines.0.1"),
+    ] {
+        let lines = system.log.all(|line| line.in_run(message, promise));
+        assert_eq!(lines.len(), 1, "{message} of {promise}: {lines:#?}");
+        assert_eq!(lines[0].field("trace_id"), Some(trace_of(&answer)), "{}", lines[0].text);
+        assert_eq!(lines[0].field("promise"), Some(step), "{}", lines[0].text);
+    }
+}
+
+async fn spans_reach_the_collector_within_a_second(server: Server) {
+    const ALLOWANCE: Duration = Duration::from_millis(500);
+    let system = Observed::shared(server).await;
+    let http = system.http();
+    let mut latest = Duration::ZERO;
+    for n in 0..5 {
+        let answer = http.post(&format!("/await-chain?id=soon-{n}&work=50ms")).await;
+        answer.expect_message(3);
+        let trace = trace_of(&answer).to_owned();
+        // The last one that ends: it comes with the answer.
+        system.span("the request", |span| span.trace == trace && span.kind == "server").await;
+        for span in system.collector.spans().iter().filter(|span| span.trace == trace) {
+            let late = span.arrived.duration_since(span.end).unwrap_or_default();
+            assert!(late < Duration::from_secs(1) + ALLOWANCE, "{late:?} late: {span:#?}");
+            latest = latest.max(late);
+        }
+    }
+    eprintln!("spans of {server:?} came at most {latest:?} after their end");
+}
+
+async fn health_routes_are_not_traced(server: Server) {
+    let system = Observed::shared(server).await;
+    let http = system.http();
+    let service = system.log.line("a ready service", |line| {
+        line.text.contains("\"message\":\"ready\"") && line.instance() == "service-a"
+    });
+    let service = crate::support::Http::new(service.await.field("health").unwrap());
+    for http in [&http, &service] {
+        for path in ["/healthz", "/readyz"] {
+            assert_eq!(http.get(path).await.status, 200);
+        }
+    }
+    // What came before a request that is traced would be there with it.
+    http.get("/flows/healthy").await.expect_problem(404);
+    let later = |span: &crate::collector::Span| span.get("url.path") == "/flows/healthy";
+    let later = system.span("the next request", later).await;
+    assert_eq!(later.name, "GET /flows/{id}");
+    http.post("/await-chain?id=health").await.expect_message(3);
+    let foo = |span: &crate::collector::Span| span.name == "foo" && span.promise() == "health";
+    system.span("a span of service-a", foo).await;
+    let traced = system.collector.spans().into_iter().find(|span| {
+        let path = span.get("url.path");
+        path.ends_with("healthz") || path.ends_with("readyz")
+    });
+    assert!(traced.is_none(), "{traced:#?}");
+}
+
+async fn single_requests_have_spans_at_debug_level_only(server: Server) {
+    let system = Observed::shared(server).await;
+    let debug = system.another_gateway("gateway-debug", &[("NODE_LOG", "node=debug")]).await;
+    let answer = debug.post("/fan-out-workflow?id=debug").await;
+    answer.expect_message(3);
+    let trace = trace_of(&answer).to_owned();
+    let request = system.span("the request", |span| span.trace == trace && span.kind == "client");
+    let request = request.await;
+    assert_eq!((&*request.name, request.instance()), ("promise.create", "gateway-debug"));
+    until(&system.log, "the flow's trace", async || {
+        let spans = system.collector.spans();
+        spans.iter().any(|span| span.trace == trace && span.kind == "server").then_some(())
+    })
+    .await;
+    let spans = system.collector.spans();
+    let others: Vec<_> =
+        spans.iter().filter(|span| shape(span) == Shape::Single && span.trace != trace).collect();
+    assert!(others.is_empty(), "{others:#?}");
+}
