@@ -33,3 +33,5 @@ mod outages;
 mod random_kills;
 #[path = "traces/rest.rs"]
 mod rest;
+#[path = "traces/settlers.rs"]
+mod settlers;

@@ -232,7 +232,8 @@ impl Verdict<'_> {
                 gateways.into_iter().any(|kill| (invocation.created..until).contains(&kill.at))
             };
             let mut flows = all.iter().filter(|invocation| invocation.call == span.id);
-            if !call && !(is_first_call(span) && flows.any(killed)) {
+            let request = is_first_call(span) && flows.any(killed);
+            if !call && !request {
                 self.broken.push(format!("the parent was lost without a kill: {span:#?}"));
             }
         }

@@ -1,0 +1,162 @@
+//! Who has settled a promise, where answers of the server are lost: a proxy loses them.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use axum::{
+    Router,
+    body::{Body, Bytes},
+    extract::Path,
+    http::StatusCode,
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use futures_util::join;
+use serde_json::Value;
+use tokio::{net::TcpListener, sync::watch};
+
+use crate::{
+    observed::{Observed, PLAIN, trace_of},
+    support::{Server, process, process::EXECUTABLE, until},
+};
+
+crate::on_each_server!(
+    a_settlement_whose_answer_is_lost_is_seen_as_ones_own,
+    a_settlement_by_somebody_else_is_not_taken_for_ones_own,
+);
+
+/// What the proxy does to the first `task.fulfill`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    /// It takes effect, and the answer is lost.
+    LoseAnswer,
+    /// It is lost, and all that comes after it waits until the proxy is released.
+    Hold,
+}
+
+/// A proxy before the Resonate Server, for one process.
+struct Proxy {
+    address: SocketAddr,
+    release: watch::Sender<bool>,
+    fulfills: Arc<AtomicUsize>,
+}
+
+impl Proxy {
+    async fn start(server: &str, fault: Fault) -> Self {
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let (release, released) = watch::channel(false);
+        let fulfills = Arc::new(AtomicUsize::new(0));
+        let forward = {
+            let (client, server, fulfills) = (client.clone(), server.to_owned(), fulfills.clone());
+            async move |body: Bytes| -> Response {
+                let request: Value = serde_json::from_slice(&body).unwrap();
+                let is_fulfill = request["kind"] == "task.fulfill";
+                let first = is_fulfill && fulfills.fetch_add(1, Ordering::SeqCst) == 0;
+                let lost = StatusCode::INTERNAL_SERVER_ERROR.into_response();
+                if first && fault == Fault::Hold {
+                    return lost;
+                }
+                if fault == Fault::Hold && fulfills.load(Ordering::SeqCst) > 0 {
+                    let _ = released.clone().wait_for(|released| *released).await;
+                }
+                let request = client.post(&server).header("content-type", "application/json");
+                let answer = passed(request.body(body).send().await);
+                if first { lost } else { answer }
+            }
+        };
+        let server = server.to_owned();
+        let poll = async move |Path((group, id)): Path<(String, String)>| -> Response {
+            passed(client.get(format!("{server}/poll/{group}/{id}")).send().await)
+        };
+        let app = Router::new().route("/", post(forward)).route("/poll/{group}/{id}", get(poll));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move { axum::serve(listener, app).await });
+        Self { address, release, fulfills }
+    }
+}
+
+fn passed(answer: reqwest::Result<reqwest::Response>) -> Response {
+    match answer {
+        Ok(answer) => (answer.status(), Body::from_stream(answer.bytes_stream())).into_response(),
+        Err(error) => (StatusCode::BAD_GATEWAY, error.to_string()).into_response(),
+    }
+}
+
+/// A system whose only process of service-c talks to the server through a proxy.
+async fn start(server: Server, fault: Fault) -> (Observed, Proxy) {
+    let system = Observed::start(server, &[("NODE_LEASE", "1s")]).await;
+    for instance in ["service-c", "service-c-replica"] {
+        process::signal(system.pid(instance), "TERM");
+        system.obituary(instance).await;
+    }
+    let proxy = Proxy::start(&system.server_url, fault).await;
+    let url = format!("http://{}", proxy.address);
+    let command = format!("{EXECUTABLE} service-c --instance service-c-proxied --server {url}");
+    // A request that is held is not given up.
+    let settings = [("NODE_REQUEST_TIMEOUT", "60s")];
+    system.start_by("service-c-proxied", &command, &settings).await;
+    (system, proxy)
+}
+
+async fn a_settlement_whose_answer_is_lost_is_seen_as_ones_own(server: Server) {
+    let (system, proxy) = start(server, Fault::LoseAnswer).await;
+    let answer = system.http().post("/await-chain?id=own").await;
+    answer.expect_message(3);
+    let tree = "
+        gateway: POST /await-chain [server] route=/await-chain status=200
+          gateway: rpc foo [producer] promise=own group=service-a
+            service-a: foo [consumer] promise=own group=service-a state=resolved
+            service-a: foo on service-a* [internal] promise=own group=service-a outcome=fulfilled
+            service-a: rpc bar [producer] promise=own.0 group=service-b
+              service-b: bar [consumer] promise=own.0 group=service-b state=resolved
+              service-b: bar on service-b* [internal] promise=own.0 group=service-b outcome=fulfilled
+              service-b: rpc baz [producer] promise=own.0.0 group=service-c
+                service-c: baz [consumer] promise=own.0.0 group=service-c state=resolved
+                service-c: baz on service-c* [internal] promise=own.0.0 group=service-c outcome=fulfilled
+    ";
+    system.expect(trace_of(&answer), PLAIN, tree).await;
+    assert_eq!(proxy.fulfills.load(Ordering::SeqCst), 2, "it was repeated");
+}
+
+async fn a_settlement_by_somebody_else_is_not_taken_for_ones_own(server: Server) {
+    let (system, proxy) = start(server, Fault::Hold).await;
+    let http = system.http();
+    let request = http.post("/await-chain?id=other");
+    let other = async {
+        until(&system.log, "the repeat", async || {
+            (proxy.fulfills.load(Ordering::SeqCst) == 2).then_some(())
+        })
+        .await;
+        let url = &system.server_url;
+        let command = format!("{EXECUTABLE} service-c --instance service-c-replica --server {url}");
+        system.start_by("service-c-replica", &command, &[]).await;
+        until(&system.log, "somebody else to settle it", async || {
+            system.resonate().settled("other.0.0").await.then_some(())
+        })
+        .await;
+        proxy.release.send_replace(true);
+    };
+    let (answer, ()) = join!(request, other);
+    answer.expect_message(3);
+    let tree = "
+        gateway: POST /await-chain [server] route=/await-chain status=200
+          gateway: rpc foo [producer] promise=other group=service-a
+            service-a: foo [consumer] promise=other group=service-a state=resolved
+            service-a: foo on service-a* [internal] promise=other group=service-a outcome=fulfilled
+            service-a: rpc bar [producer] promise=other.0 group=service-b
+              service-b: bar [consumer] promise=other.0 group=service-b state=resolved
+              service-b: bar on service-b* [internal] promise=other.0 group=service-b outcome=fulfilled
+              service-b: rpc baz [producer] promise=other.0.0 group=service-c
+                service-c: baz [consumer] promise=other.0.0 group=service-c state=resolved
+                service-c: baz on service-c* [internal] promise=other.0.0 group=service-c outcome=fenced,fulfilled
+    ";
+    let spans = system.expect(trace_of(&answer), PLAIN, tree).await;
+    let settled = spans.iter().find(|span| span.name == "baz").unwrap();
+    assert_eq!(settled.instance(), "service-c-replica");
+}
