@@ -9,8 +9,9 @@ ARG RUST_IMAGE=rust:1.95-slim-bookworm
 ARG BASE_IMAGE=gcr.io/distroless/cc-debian12:nonroot
 
 FROM ${RUST_IMAGE} AS build
-# Cargo reads this from the environment. `thin` makes the executables smaller; `off` builds faster.
-ARG CARGO_PROFILE_RELEASE_LTO=thin
+# Eleven executables share nearly all of their code, and thin LTO would compile it eleven times: for
+# a build that takes three times as long it gave images no smaller and flows no cheaper.
+ENV CARGO_PROFILE_RELEASE_LTO=off
 WORKDIR /src
 COPY . .
 # `target` is a cache, which does not become part of the stage: what is needed is copied out.

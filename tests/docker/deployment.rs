@@ -70,8 +70,6 @@ impl Deployment {
             ("RESONATE_PORT", resonate_port.to_string()),
             ("NODE_LOG", "node=debug".to_owned()),
             ("NODE_LOG_FORMAT", "json".to_owned()),
-            // Linking by parts: less than half the time to build; see .env.example.
-            ("RUST_LTO", "off".to_owned()),
         ];
         if local {
             settings.extend([
