@@ -38,6 +38,7 @@ impl System {
 
     /// The same, with more options for the launcher.
     pub async fn start_with(server: Server, settings: &[(&str, &str)], options: &[&str]) -> Self {
+        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
         let log = Log::new();
         let mut arguments = vec!["--port", "0", "--server-port", "0"];
         if !options.iter().any(|option| option.starts_with("--jaeger")) {
@@ -47,6 +48,8 @@ impl System {
         let (mut prepared, mut url) = (None, String::new());
         if server == Server::Official {
             let server = prepared.insert(server.prepare(&log));
+            let of_server = settings.iter().filter(|(name, _)| name.starts_with("RESONATE_"));
+            server.settings = of_server.map(owned).collect();
             server.start().await;
             url = server.url();
             arguments.extend(["--server", &url]);
@@ -58,7 +61,6 @@ impl System {
         if url.is_empty() {
             url = address("resonate");
         }
-        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
         Self {
             gateway: address("gateway"),
             server_url: url,
