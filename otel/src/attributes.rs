@@ -19,6 +19,11 @@ pub const RECONNECTED: &str = "resonate.reconnected";
 /// The process that a lease belonged to: `service.instance.id` of another process.
 pub const LEASE_INSTANCE: &str = "resonate.lease.instance";
 
+/// Event on a step that a dead run had begun: from here on another process ran it again.
+pub const TAKEOVER_EVENT: &str = "takeover";
+/// Which process that was.
+pub const INSTANCE: &str = "resonate.instance";
+
 /// OpenTelemetry's name of the event of a failed attempt, and its attributes.
 pub const EXCEPTION: &str = "exception";
 /// Type of the error of a failed attempt.

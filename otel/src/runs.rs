@@ -132,11 +132,13 @@ impl Runs {
         self.lock().get(task).map(|run| run.context.clone())
     }
 
-    /// The context of the run that a step belongs to, and whether a dead run had begun the step.
-    pub fn step(&self, task: &str, step: &str) -> Option<(Context, bool)> {
+    /// The context of the run that a step belongs to, and when it was taken over, if a dead run
+    /// had begun the step.
+    pub fn step(&self, task: &str, step: &str) -> Option<(Context, Option<SystemTime>)> {
         let runs = self.lock();
         let run = runs.get(task)?;
-        Some((run.context.clone(), run.inherited.iter().any(|(id, ..)| id == step)))
+        let taken_over = run.inherited.iter().any(|(id, ..)| id == step);
+        Some((run.context.clone(), taken_over.then_some(run.start)))
     }
 
     pub fn begin(&self, task: &str, mut run: Run) {

@@ -7,7 +7,7 @@ use std::{
 
 use opentelemetry::{
     Context, KeyValue, SpanId,
-    trace::{SpanContext, SpanKind, Status, TraceContextExt},
+    trace::{Event, SpanContext, SpanKind, Status, TraceContextExt},
 };
 
 use crate::{
@@ -82,7 +82,7 @@ impl Observer {
 
     /// A step that this process has settled: from its creation, by whichever process, until now.
     pub fn emit_step(&self, task: &str, promise: &Promise) {
-        let note = self.steps.take(&promise.id);
+        let mut note = self.steps.take(&promise.id);
         let (Some(emitter), true) = (&self.emitter, promise.is_local()) else { return };
         let Some((run, taken_over)) = self.runs.step(task, &promise.id) else { return };
         let parent = run.span().span_context().clone();
@@ -95,8 +95,11 @@ impl Observer {
             KeyValue::new(key::PROMISE_ID, promise.id.clone()),
             KeyValue::new(key::PROMISE_STATE, promise.state.clone()),
         ];
-        if taken_over {
+        if let Some(taken_over) = taken_over {
             attributes.push(KeyValue::new(key::TAKEOVER, true));
+            // Where in the span the crash ends and the second attempt begins.
+            let by = vec![KeyValue::new(key::INSTANCE, self.identity.instance.clone())];
+            note.events.insert(0, Event::new(key::TAKEOVER_EVENT, taken_over, by, 0));
         }
         let status = match promise.state.as_str() {
             "resolved" => Status::Unset,

@@ -36,6 +36,7 @@ const IN_FLIGHT: &str = "
         service-b: work 2/6 [internal] promise=crash.0.1 state=resolved
         service-b: work 3/6 [internal] promise=crash.0.2 state=resolved
         service-b-replica: work 4/6 [internal] promise=crash.0.3 state=resolved takeover
+          - takeover by service-b-replica
         service-b-replica: work 5/6 [internal] promise=crash.0.4 state=resolved
 ";
 
@@ -56,6 +57,7 @@ const AFTERWARDS: &str = "
           service-b: work 2/6 [internal] promise=crash.0.1 state=resolved
           service-b: work 3/6 [internal] promise=crash.0.2 state=resolved
           service-b-replica: work 4/6 [internal] promise=crash.0.3 state=resolved takeover
+            - takeover by service-b-replica
           service-b-replica: work 5/6 [internal] promise=crash.0.4 state=resolved
           service-b-replica: work 6/6 [internal] promise=crash.0.5 state=resolved
           service-b-replica: rpc baz [producer] promise=crash.0.6 group=service-c

@@ -45,8 +45,11 @@ fn branch(spans: &[&Span], these: &[&Span], before: &str, view: View, text: &mut
     text.push_str(&format!("{before}{}\n", line(spans, these, view)));
     for event in &span.events {
         let of = |name: &str| event.attributes.get(name).map_or("", String::as_str);
-        let (kind, message) = (of("exception.type"), of("exception.message"));
-        text.push_str(&format!("{indent}  - {} {kind}: {message}\n", event.name));
+        let said = match event.name.as_str() {
+            "takeover" => format!("by {}", of("resonate.instance")),
+            _ => format!("{}: {}", of("exception.type"), of("exception.message")),
+        };
+        text.push_str(&format!("{indent}  - {} {said}\n", event.name));
     }
     // Ranked, not by time: clocks of processes and of the server differ by a little.
     let mut below: BTreeMap<(u8, String), Vec<&Span>> = BTreeMap::new();
