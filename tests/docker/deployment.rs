@@ -98,6 +98,9 @@ impl Deployment {
             resonate_port,
         };
         deployment.compose(&["build", "--quiet"]);
+        if !local {
+            deployment.compose(&["pull", "--quiet", "resonate", "jaeger"]);
+        }
         deployment
     }
 
