@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::{
     Json, Router,
-    body::Bytes,
+    body::{Bytes, HttpBody},
     extract::{
         DefaultBodyLimit, FromRequest, Path, RawQuery, Request as HttpRequest, State,
         rejection::PathRejection,
@@ -78,13 +78,18 @@ pub fn app(state: App) -> Router {
 }
 
 async fn read_body(request: HttpRequest) -> Result<(), Problem> {
+    let too_large = || {
+        let detail = format!("bodies are ignored, and at most {LARGEST_BODY} bytes long");
+        Problem::Body(StatusCode::PAYLOAD_TOO_LARGE, detail)
+    };
+    // What is announced as too long need not be waited for.
+    if request.body().size_hint().lower() > LARGEST_BODY as u64 {
+        return Err(too_large());
+    }
     match tokio::time::timeout(BODY_TIMEOUT, Bytes::from_request(request, &())).await {
         Ok(Ok(_)) => Ok(()),
         Ok(Err(rejection)) if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => {
-            Err(Problem::Body(
-                rejection.status(),
-                format!("bodies are ignored, and at most {LARGEST_BODY} bytes long"),
-            ))
+            Err(too_large())
         }
         Ok(Err(rejection)) => Err(Problem::Body(rejection.status(), rejection.body_text())),
         Err(_) => Err(Problem::Body(
