@@ -99,6 +99,9 @@ async fn a_holder_that_is_killed_leaves_a_whole_trace(server: Server) {
         .collect();
     leases.sort_by_key(|lease| lease.start);
     assert!(leases.windows(2).all(|pair| pair[0].end <= pair[1].start), "{leases:#?}");
+    // The first one comes of a timer, not of the first heartbeat: it is there after a moment.
+    let first = leases[0].length();
+    assert!(first >= Duration::from_millis(200) && first < LEASE / 2, "{first:?}: {leases:#?}");
     let of_dead = |lease: &&&Span| lease.instance() == "service-b";
     let last = leases.iter().rfind(of_dead).unwrap();
     assert!(last.end < killed, "{last:#?} killed {killed:?}");
