@@ -114,7 +114,8 @@ async fn serve(
         () = async {
             lifecycle::report_ready(transport.up(), address, &node.instance).await;
             if let Some(greeting) = greeting {
-                println!("{}", greeting.trim_end());
+                // Where the log goes, so that it comes last.
+                eprintln!("{}", greeting.trim_end());
             }
         } => {}
     }
