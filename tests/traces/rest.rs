@@ -17,8 +17,9 @@ use crate::{
     tree::render,
 };
 
-/// A process that is killed takes along what it made within about the last second.
-const LAST_SPANS: Duration = Duration::from_millis(1_500);
+/// A process that is killed takes along what it made just before: within the longest time that a
+/// span took to arrive in the same run, and this much more.
+const ALLOWANCE: Duration = Duration::from_millis(500);
 
 /// A flow with random options.
 pub struct Flow {
@@ -92,7 +93,10 @@ pub async fn judge(system: Observed, http: &Http, flows: Vec<Flow>) {
     let kills = system.kills();
     let log = system.log.clone();
     let spans = system.ended_spans();
-    let mut verdict = Verdict { kills: &kills, spans: &spans, broken: Vec::new(), missing: vec![] };
+    let late = |span: &Span| span.arrived.duration_since(span.end).unwrap_or_default();
+    let last_spans = spans.iter().map(late).max().unwrap_or_default() + ALLOWANCE;
+    let mut verdict =
+        Verdict { kills: &kills, last_spans, spans: &spans, broken: Vec::new(), missing: vec![] };
     for invocation in &all {
         verdict.judge(invocation);
     }
@@ -185,6 +189,8 @@ async fn steps(system: &Observed, id: &str) -> Vec<Step> {
 
 struct Verdict<'a> {
     kills: &'a [Kill],
+    /// How long before its end a process may make spans that do not arrive.
+    last_spans: Duration,
     spans: &'a [Span],
     broken: Vec<String>,
     /// Spans that a killed process took along.
@@ -192,22 +198,20 @@ struct Verdict<'a> {
 }
 
 impl Verdict<'_> {
-    /// A span is missing: it must be that a process of `group` was killed within the second after
-    /// it was made.
+    /// A span is missing: it must be that a process of `group` was killed soon after it was made.
     fn miss(&mut self, what: String, group: &str, made: SystemTime) {
         let of_group = |kill: &&Kill| {
             kill.instance.strip_suffix("-replica").unwrap_or(&kill.instance) == group
         };
-        let killed = self.kills.iter().filter(of_group).any(|kill| {
-            // The server's clock and this one are the same, but for their last digit.
-            let after = (kill.at + Duration::from_millis(50)).duration_since(made);
-            after.is_ok_and(|after| after < LAST_SPANS)
-        });
-        match killed {
+        // The server's clock and this one are the same, but for their last digit.
+        let after = |kill: &Kill| (kill.at + Duration::from_millis(50)).duration_since(made).ok();
+        let kills: Vec<_> = self.kills.iter().filter(of_group).filter_map(after).collect();
+        match kills.iter().any(|after| *after < self.last_spans) {
             true => self.missing.push(what),
-            false => {
-                self.broken.push(format!("{what} is missing, and nobody of {group} was killed"))
-            }
+            false => self.broken.push(format!(
+                "{what} is missing, and nobody of {group} was killed within {:?}, but after {kills:?}",
+                self.last_spans
+            )),
         }
     }
 
@@ -228,7 +232,7 @@ impl Verdict<'_> {
             });
             let killed = |invocation: &Invocation| {
                 let gateways = self.kills.iter().filter(|kill| kill.instance == "gateway");
-                let until = invocation.settled + LAST_SPANS;
+                let until = invocation.settled + self.last_spans;
                 gateways.into_iter().any(|kill| (invocation.created..until).contains(&kill.at))
             };
             let mut flows = all.iter().filter(|invocation| invocation.call == span.id);
