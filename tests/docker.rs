@@ -58,7 +58,7 @@ fn main() -> ExitCode {
         tests.for_each(|(name, _)| println!("{name}: test"));
         return ExitCode::SUCCESS;
     }
-    if std::env::var("ASYNC_RPC_DOCKER").as_deref() != Ok("1") {
+    if !Deployment::is_wanted() {
         println!("skipped: the tests of containers need a Docker Engine and ASYNC_RPC_DOCKER=1");
         return ExitCode::SUCCESS;
     }
@@ -68,7 +68,7 @@ fn main() -> ExitCode {
 
 async fn run(tests: Vec<(&'static str, Test)>) -> ExitCode {
     let start = Instant::now();
-    let deployment = Deployment::build();
+    let deployment = Deployment::build(&[("NODE_LOG", "node=debug"), ("NODE_LOG_FORMAT", "json")]);
     println!(
         "images are built ({:.1} s); server: {:?}",
         start.elapsed().as_secs_f64(),

@@ -2,21 +2,33 @@
 //! output that a reader is told to expect.
 //!
 //! - `$ command` is typed into one shell that stays the same; what follows is its output, where
-//!   `…` alone on a line stands for any lines. Commands that go on (`cargo run`, a service) run in
-//!   a terminal of their own, and show the lines in this order among others.
-//! - A ```log block is what the terminal of `cargo run --release` shows, in this order among
-//!   other lines. The test goes on when it is there.
+//!   `…` alone on a line stands for any lines. Commands that go on (`docker compose up`,
+//!   `cargo run`, a service) run in a terminal of their own, and show the lines in this order among
+//!   others.
+//! - A ```log block is what the terminal of `docker compose up` or `cargo run --release` shows, in
+//!   this order among other lines. The test goes on when it is there.
 //! - A ```rust block begins with the file that its lines are in.
 //!
-//! Ports are replaced by free ones and `cargo run --release` by the executable under test. Ids,
-//! process ids and times are masked. A command that is neither run nor in [`NOT_RUN`] is a failure.
+//! Ports and names of containers are replaced by free ones and `cargo run --release` by the
+//! executable under test. Ids, process ids and times are masked. What needs a Docker Engine runs
+//! with `ASYNC_RPC_DOCKER=1`, on the images that `docker/offline-images.sh` has made if they are
+//! there. A command that is neither run nor in [`NOT_RUN`] is a failure.
 
+#[allow(dead_code, reason = "each of the test binaries uses a part of it")]
+#[path = "docker/deployment.rs"]
+mod deployment;
+#[allow(dead_code, reason = "each of the test binaries uses a part of it")]
+#[path = "support/http.rs"]
+mod http;
 #[path = "readme/markdown.rs"]
 mod markdown;
+#[path = "readme/names.rs"]
+mod names;
 #[path = "readme/terminal.rs"]
 mod terminal;
 
 use std::{
+    collections::BTreeMap,
     fs,
     net::TcpListener,
     path::{Path, PathBuf},
@@ -26,17 +38,35 @@ use std::{
 };
 
 use crate::{
+    deployment::Deployment,
     markdown::{Block, blocks, inline_code, matches},
+    names::Names,
     terminal::{Shell, Terminal},
 };
 
 /// Commands that the README names and this test does not run.
-const NOT_RUN: [(&str, &str); 4] = [
+const NOT_RUN: &[(&str, &str)] = &[
     ("cargo test --workspace", "this test is part of it"),
     ("cargo bench", "it measures for minutes, and a busy machine spoils it"),
     ("cp -r services/i services/j", "it would change the checkout"),
-    ("cargo run --release -- --port 5001", "the other starts take free ports already"),
+    ("cargo run --release -- --port 5001", FREE_PORTS),
+    ("docker/offline-images.sh", ".ci/run does"),
+    ("docker compose -f compose.yaml -f docker/offline.yaml up", "`docker compose up` means this"),
+    ("docker compose -f compose.yaml -f docker/postgres.yaml up", "it takes an image registry"),
+    ("docker compose build", "the deployment of this test is built already"),
+    ("docker compose up --build", "the deployment of this test is built already"),
+    ("docker compose down --volumes", "the test removes what it made"),
+    ("docker compose version", "it is for trouble"),
+    ("docker swarm init", SWARM),
+    ("docker stack deploy --resolve-image never -c docker/stack.yaml async-rpc", SWARM),
+    ("docker service scale async-rpc_service-b=4", SWARM),
+    ("docker kill gateway", "tests/docker.rs does"),
+    ("docker start gateway", "tests/docker.rs does"),
+    ("docker start resonate", "tests/docker.rs does"),
 ];
+
+const FREE_PORTS: &str = "the other starts take free ports already";
+const SWARM: &str = "it would change the user's engine";
 
 /// Nothing that is awaited takes nearly as long: who waits longer has failed.
 const DEADLINE: Duration = Duration::from_secs(90);
@@ -58,7 +88,7 @@ fn every_command_of_the_readme_does_what_it_says() {
         eprintln!("skipped: the README cannot be run without curl and bash");
         return;
     }
-    let readme = readme();
+    let readme = read("README.md");
     let mut reader = Reader::new();
     for block in blocks(&readme) {
         eprintln!("README.md:{}", block.line);
@@ -66,32 +96,35 @@ fn every_command_of_the_readme_does_what_it_says() {
             "console" => {
                 block.commands().for_each(|(command, output)| reader.type_in(command, &output))
             }
-            "log" => reader.terminals.first_mut().expect("a start before").expect(&block.lines),
+            "log" => reader.look_for(&block.lines),
             "rust" => check_rust(&block),
             "mermaid" => {}
             other => panic!("README.md:{}: a block of {other:?} would go unchecked", block.line),
         }
     }
-    assert_eq!(reader.kills, 1, "the crash demo kills one process");
     reader.end();
+    let demos = 1 + usize::from(Deployment::is_wanted());
+    assert_eq!(reader.kills, demos, "each crash demo kills one process");
 }
 
 /// Commands, files and settings that the text names stand between backticks.
 #[test]
 fn what_the_readme_names_is_there() {
-    let readme = readme();
+    let readme = read("README.md");
     let commands: Vec<&str> =
         blocks(&readme).iter().flat_map(Block::commands).map(|(command, _)| command).collect();
     let source = ["node/src/config.rs", "node/src/logging.rs", "gateway/src/config.rs"]
-        .map(|file| fs::read_to_string(root().join("services").join(file)).unwrap())
+        .map(|file| read(&format!("services/{file}")))
         .concat();
+    let deployment = defaults_of_the_example();
     for code in inline_code(&readme) {
         let first = code.split([' ', '=']).next().unwrap_or_default();
-        if ["cargo", "curl", "pkill"].contains(&first) && code != first {
+        if ["cargo", "curl", "docker", "pkill"].contains(&first) && code != first {
             let known = commands.contains(&code) || NOT_RUN.iter().any(|(known, _)| *known == code);
             assert!(known, "the README names `{code}`, which is neither run nor in NOT_RUN");
         }
-        if ["services/", "tests/", ".ci/"].iter().any(|folder| code.starts_with(folder)) {
+        let folders = ["services/", "tests/", "docker/", "otel/", ".ci/"];
+        if folders.iter().any(|folder| code.starts_with(folder)) {
             let made_by_reader = code.starts_with("services/j");
             assert!(made_by_reader || root().join(code).exists(), "there is no {code}");
         }
@@ -99,23 +132,81 @@ fn what_the_readme_names_is_there() {
             ["NODE_", "GATEWAY_"].iter().find_map(|&p| Some((p, first.strip_prefix(p)?)))
         {
             let key = key.to_lowercase();
-            assert!(
-                key == "config_file" || source.contains(&format!("\"{key}\"")),
-                "no setting is called {first}"
-            );
+            let known = key == "config_file"
+                || source.contains(&format!("\"{key}\""))
+                || deployment.contains_key(first);
+            assert!(known, "no setting is called {first}");
         }
     }
+}
+
+/// The example of settings names every variable of the deployments, with its default.
+#[test]
+fn the_example_of_settings_is_complete() {
+    let example = defaults_of_the_example();
+    let mut used = BTreeMap::new();
+    for file in ["compose.yaml", "docker/postgres.yaml", "docker/stack.yaml"] {
+        // ${NAME:-default}
+        for part in read(file).split("${").skip(1) {
+            let variable = part.split('}').next().unwrap();
+            let (name, default) = variable.split_once(":-").unwrap_or_else(|| {
+                panic!("{file}: ${{{variable}}} has no default");
+            });
+            let known = example.get(name).map(String::as_str);
+            assert_eq!(known, Some(default), "{name} of {file} in .env.example");
+            used.insert(name.to_owned(), default.to_owned());
+        }
+    }
+    assert_eq!(used, example, "what is used, and .env.example");
+}
+
+/// Images, ports and limits of the README's table are the defaults of the deployment.
+#[test]
+fn the_table_of_containers_is_true() {
+    let example = defaults_of_the_example();
+    let table = read("README.md");
+    let row = |container: &str| {
+        let row = table.lines().find(|line| line.starts_with(&format!("| `{container}`")));
+        row.unwrap_or_else(|| panic!("no row of {container}")).to_owned()
+    };
+    for (container, prefix, image, port) in [
+        ("gateway", "GATEWAY", "async-rpc/gateway".to_owned(), "GATEWAY_PORT"),
+        ("service-a", "SERVICE", "async-rpc/service-a".to_owned(), ""),
+        ("async-rpc-service-a-replica-1", "SERVICE", "the same".to_owned(), ""),
+        ("resonate", "RESONATE", example["RESONATE_IMAGE"].clone(), "RESONATE_PORT"),
+        ("jaeger", "JAEGER", example["JAEGER_IMAGE"].clone(), "JAEGER_PORT"),
+    ] {
+        let cells: Vec<_> = row(container).split('|').map(|cell| cell.trim().to_owned()).collect();
+        let [.., shown_image, shown_port, cpus, memory, _] = &cells[..] else {
+            panic!("{cells:?} has too few cells")
+        };
+        assert!(shown_image.contains(&image), "{shown_image} is not {image}");
+        let port = example.get(port).map_or("none", String::as_str);
+        let limits = ["CPUS", "MEMORY"].map(|limit| &example[&format!("{prefix}_{limit}")]);
+        assert_eq!((&**shown_port, [cpus, memory]), (port, limits), "{container}");
+    }
+}
+
+/// The variables of `.env.example`.
+fn defaults_of_the_example() -> BTreeMap<String, String> {
+    let text = read(".env.example");
+    let lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let pair = |line: &str| {
+        let (name, value) = line.split_once('=').unwrap_or_else(|| panic!("{line:?}"));
+        (name.to_owned(), value.to_owned())
+    };
+    lines.map(pair).collect()
 }
 
 /// What has been typed so far, and what runs because of it. Everything ends with it.
 struct Reader {
     shell: Shell,
-    /// The first one is that of the launcher or server.
+    /// The first one is that of the containers, the launcher or the server.
     terminals: Vec<Terminal>,
-    gateway: u16,
-    server: u16,
-    /// The official server is not at hand, nor what the README runs on it.
-    skipping: bool,
+    containers: Option<Deployment>,
+    names: Names,
+    /// Why commands are skipped until the next start.
+    skipping: Option<&'static str>,
     kills: usize,
 }
 
@@ -124,9 +215,9 @@ impl Reader {
         Self {
             shell: Shell::start(),
             terminals: Vec::new(),
-            gateway: 0,
-            server: 0,
-            skipping: false,
+            containers: None,
+            names: Names::default(),
+            skipping: None,
             kills: 0,
         }
     }
@@ -136,8 +227,17 @@ impl Reader {
             eprintln!("  not run: {typed} ({why})");
             return;
         }
+        if typed == "docker compose up" || typed.starts_with("cargo run --release") {
+            self.skipping = self.skipping.filter(|_| typed.contains(" --server "));
+        }
+        if let Some(why) = self.skipping {
+            eprintln!("  skipped: {typed} ({why})");
+            return;
+        }
         eprintln!("  $ {typed}");
-        if let Some(arguments) = typed.strip_prefix("cargo run --release") {
+        if typed == "docker compose up" {
+            self.start_containers(output);
+        } else if let Some(arguments) = typed.strip_prefix("cargo run --release") {
             self.start(arguments.strip_prefix(" --").unwrap_or(arguments).trim(), output);
         } else if let Some(arguments) = typed.strip_prefix(RELEASE) {
             self.start(arguments.trim(), output);
@@ -145,6 +245,14 @@ impl Reader {
             self.start_official(settings);
         } else if let Some(pattern) = typed.strip_prefix("pkill -9 -f -- ") {
             self.kill(pattern.trim_matches('\''));
+        } else if typed.starts_with("docker ") {
+            assert!(self.containers.is_some(), "no containers were started before {typed:?}");
+            self.kills += usize::from(typed.starts_with("docker kill "));
+            if typed == "docker compose down" {
+                // The reader was told to press Ctrl-C before.
+                self.end_terminals();
+            }
+            self.run(typed, output);
         } else if ["curl ", "id=", "wait"].iter().any(|known| typed.starts_with(known)) {
             self.run(typed, output);
         } else {
@@ -152,14 +260,43 @@ impl Reader {
         }
     }
 
+    /// Waits until the first terminal shows these lines.
+    fn look_for(&mut self, lines: &[&str]) {
+        if self.skipping.is_none() {
+            self.terminals.first_mut().expect("a start before").expect(lines);
+        }
+    }
+
+    /// `docker compose up`, and everything that Docker is told after it, means a deployment of the
+    /// test's own.
+    fn start_containers(&mut self, output: &[&str]) {
+        self.end();
+        if !Deployment::is_wanted() {
+            self.skipping = Some("it needs a Docker Engine and ASYNC_RPC_DOCKER=1");
+            return;
+        }
+        let deployment = Deployment::build(&[]);
+        for (name, value) in deployment.settings() {
+            self.shell.run(&format!("export {name}='{value}'"));
+        }
+        self.names = Names::of_containers(&deployment);
+        let mut command = deployment.compose_command(&["up"]);
+        let mut terminal = Terminal::start(&mut command, self.names.clone());
+        self.containers = Some(deployment);
+        // Compose's code for having been interrupted.
+        terminal.ends_with = Some(130);
+        terminal.expect(output);
+        self.terminals.push(terminal);
+    }
+
     /// Types a command that ends. One that only asks is repeated until the answer is as expected.
     fn run(&mut self, typed: &str, output: &[&str]) {
-        let command = self.with_ports(typed);
+        let command = self.names.here(typed);
         let asks = typed.starts_with("curl ") && !typed.contains(" -X ");
         let start = Instant::now();
         loop {
             let lines: Vec<String> =
-                self.shell.run(&command).iter().map(|line| self.as_in_readme(line)).collect();
+                self.shell.run(&command).iter().map(|line| self.names.there(line)).collect();
             if matches(&lines, output) {
                 return;
             }
@@ -177,17 +314,13 @@ impl Reader {
     /// Starts the executable under test in a terminal of its own.
     fn start(&mut self, arguments: &str, output: &[&str]) {
         let part = arguments.split(' ').next().unwrap_or_default();
-        if self.skipping && part.starts_with("--server") {
-            return;
-        }
         if part == "server" || part.is_empty() {
             self.end();
-            self.server = free_port();
-            self.gateway = free_port();
+            self.names = Names::of_processes([free_port(), free_port()]);
         }
         let mut words: Vec<String> =
-            self.with_ports(arguments).split_whitespace().map(str::to_owned).collect();
-        let (gateway, server) = (self.gateway.to_string(), self.server.to_string());
+            self.names.here(arguments).split_whitespace().map(str::to_owned).collect();
+        let [gateway, server] = ["5000", "8001"].map(|port| self.names.port(port));
         let url = format!("http://127.0.0.1:{server}");
         let ports: &[&str] = match part {
             "server" => &["--listen", url.trim_start_matches("http://")],
@@ -201,7 +334,7 @@ impl Reader {
         command.args(words).current_dir(root());
         // The README's reader has no Jaeger yet, and sends spans nowhere.
         command.env("PATH", path_without("jaeger")).env_remove("OTEL_EXPORTER_OTLP_ENDPOINT");
-        let mut terminal = Terminal::start(&mut command, [self.gateway, self.server]);
+        let mut terminal = Terminal::start(&mut command, self.names.clone());
         terminal.expect(match part {
             _ if !output.is_empty() => output,
             // What a reader waits for without being told.
@@ -222,20 +355,18 @@ impl Reader {
     fn start_official(&mut self, settings: &str) {
         self.end();
         let Some(executable) = std::env::var_os(OFFICIAL) else {
-            eprintln!("  skipped: {OFFICIAL} is not set");
-            self.skipping = true;
+            self.skipping = Some("RESONATE_SERVER_BIN is not set");
             return;
         };
-        self.server = free_port();
-        self.gateway = free_port();
+        self.names = Names::of_processes([free_port(), free_port()]);
         let folder = tempfile::tempdir().unwrap();
         let mut command = Command::new(executable);
         command.arg("serve").current_dir(folder.path());
         command.envs(settings.split(' ').filter_map(|setting| setting.split_once('=')));
-        command.env("RESONATE_SERVER__PORT", self.server.to_string());
+        command.env("RESONATE_SERVER__PORT", self.names.port("8001"));
         command.env("RESONATE_OBSERVABILITY__METRICS_PORT", "0");
-        let mut terminal = Terminal::start(&mut command, [self.gateway, self.server]);
-        terminal.folder = Some(folder);
+        let mut terminal = Terminal::start(&mut command, self.names.clone());
+        (terminal.folder, terminal.ends_with) = (Some(folder), None);
         self.terminals.push(terminal);
     }
 
@@ -255,21 +386,17 @@ impl Reader {
         self.kills += 1;
     }
 
-    /// Ends what runs, as Ctrl-C does.
     fn end(&mut self) {
+        self.end_terminals();
+        self.containers = None;
+    }
+
+    /// Ends what runs, as Ctrl-C does.
+    fn end_terminals(&mut self) {
         for terminal in self.terminals.drain(..).rev() {
             terminal.check_done_once();
             terminal.end();
         }
-    }
-
-    fn with_ports(&self, text: &str) -> String {
-        text.replace(":5000", &format!(":{}", self.gateway))
-            .replace(":8001", &format!(":{}", self.server))
-    }
-
-    fn as_in_readme(&self, text: &str) -> String {
-        as_in_readme(text, [self.gateway, self.server])
     }
 
     fn logs(&self) -> String {
@@ -288,25 +415,16 @@ impl Drop for Reader {
 
 fn check_rust(block: &Block) {
     let path = block.lines[0].strip_prefix("// ").expect("a rust block begins with its file");
-    let source = fs::read_to_string(root().join(path)).unwrap();
+    let source = read(path);
     let has = |wanted: &str| source.lines().any(|line| line.trim() == wanted.trim());
     for line in &block.lines[1..] {
         assert!(has(line), "README.md:{}: {path} has no line {line:?}", block.line);
     }
 }
 
-/// A line as the README has it: its ports, and its name of the executable.
-fn as_in_readme(text: &str, [gateway, server]: [u16; 2]) -> String {
-    let root = root();
-    let short = Path::new(EXECUTABLE).strip_prefix(&root).unwrap_or(Path::new(EXECUTABLE));
-    text.replace(&format!(":{gateway}"), ":5000")
-        .replace(&format!(":{server}"), ":8001")
-        .replace(EXECUTABLE, RELEASE)
-        .replace(&short.display().to_string(), RELEASE)
-}
-
-fn readme() -> String {
-    fs::read_to_string(root().join("README.md")).unwrap()
+/// A file of the repository.
+fn read(path: &str) -> String {
+    fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
 /// The root of the repository.

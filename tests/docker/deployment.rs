@@ -1,5 +1,5 @@
-//! A deployment of compose.yaml of its own: names, ports, images, networks and volume of others
-//! are never touched, and nothing of it is left when it is dropped.
+//! A deployment of compose.yaml of a test's own: names, ports, images, networks and volume of
+//! others are never touched, and nothing of it is left when it is dropped.
 
 use std::{
     net::{Ipv4Addr, TcpListener},
@@ -50,8 +50,13 @@ pub struct Deployment {
 }
 
 impl Deployment {
-    /// Prepares a deployment, and builds its images.
-    pub fn build() -> Self {
+    /// Whether the user wants tests of containers.
+    pub fn is_wanted() -> bool {
+        std::env::var("ASYNC_RPC_DOCKER").as_deref() == Ok("1")
+    }
+
+    /// Prepares a deployment with more settings than its own, and builds its images.
+    pub fn build(more: &[(&str, &str)]) -> Self {
         let local = image_exists("async-rpc/rust:local");
         let binary = std::env::var_os("RESONATE_SERVER_BIN").filter(|path| !path.is_empty());
         // With an image registry the official server comes from there.
@@ -64,13 +69,15 @@ impl Deployment {
         let mut settings = vec![
             ("COMPOSE_PROJECT_NAME", project.clone()),
             ("CONTAINER_PREFIX", format!("{project}-")),
+            // No .env of the user's.
+            ("COMPOSE_ENV_FILES", "/dev/null".to_owned()),
+            ("COMPOSE_PROGRESS", "plain".to_owned()),
             ("IMAGE_PREFIX", IMAGES.to_owned()),
             ("GATEWAY_PORT", gateway_port.to_string()),
             ("JAEGER_PORT", jaeger_port.to_string()),
             ("RESONATE_PORT", resonate_port.to_string()),
-            ("NODE_LOG", "node=debug".to_owned()),
-            ("NODE_LOG_FORMAT", "json".to_owned()),
         ];
+        settings.extend(more.iter().map(|(name, value)| (*name, (*value).to_owned())));
         if local {
             settings.extend([
                 ("RUST_IMAGE", "async-rpc/rust:local".to_owned()),
@@ -109,11 +116,17 @@ impl Deployment {
         output(self.compose_command(arguments))
     }
 
-    fn compose_command(&self, arguments: &[&str]) -> Command {
-        let mut command = docker(&["compose", "--env-file", "/dev/null", "--progress", "plain"]);
+    /// `docker compose` for this deployment.
+    pub fn compose_command(&self, arguments: &[&str]) -> Command {
+        let mut command = docker(&["compose"]);
         command.args(arguments).current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
-        command.envs(self.settings.iter().map(|(name, value)| (name, value)));
+        command.envs(self.settings());
         command
+    }
+
+    /// The environment in which `docker compose` means this deployment.
+    pub fn settings(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.settings.iter().map(|(name, value)| (&**name, &**value))
     }
 
     /// Starts what does not run, and waits for as long as `docker compose up` takes.

@@ -71,9 +71,18 @@ pub enum Mask {
     Long,
 }
 
+/// The ids of containers, traces and spans are hexadecimal, and have at least so many digits.
+const SHORTEST_ID: usize = 12;
+
 /// A line without what differs from one time to the next, and with single spaces.
 pub fn masked(line: &str, mask: Mask) -> String {
     let line = line.split_whitespace().collect::<Vec<_>>().join(" ");
+    let words = line.split_inclusive(|c: char| !c.is_ascii_alphanumeric()).map(|word| {
+        let id = word.trim_end_matches(|c: char| !c.is_ascii_alphanumeric());
+        let is_id = id.len() >= SHORTEST_ID && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+        if is_id { word.replace(id, "#") } else { word.to_owned() }
+    });
+    let line: String = words.collect();
     if line.bytes().all(|byte| byte.is_ascii_digit()) {
         return line;
     }

@@ -9,8 +9,9 @@ use std::{
 };
 
 use crate::{
-    DEADLINE, POLL, as_in_readme,
+    DEADLINE, POLL,
     markdown::{Mask, masked},
+    names::Names,
     root, signal,
 };
 
@@ -61,15 +62,17 @@ impl Drop for Shell {
 pub struct Terminal {
     child: Child,
     output: Output,
-    ports: [u16; 2],
+    names: Names,
     /// How many lines were compared with the README.
     seen: usize,
+    /// The exit code that tells that it ended as told; none: it has its own ways.
+    pub ends_with: Option<i32>,
     /// Where a server keeps its file.
     pub folder: Option<tempfile::TempDir>,
 }
 
 impl Terminal {
-    pub fn start(command: &mut Command, ports: [u16; 2]) -> Self {
+    pub fn start(command: &mut Command, names: Names) -> Self {
         let ours = ["NODE_", "GATEWAY_", "OTEL_"];
         for (name, _) in std::env::vars() {
             if ours.iter().any(|prefix| name.starts_with(prefix)) {
@@ -84,7 +87,14 @@ impl Terminal {
         let child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
         // The command holds the other end of the pipe.
         command.stdout(Stdio::null()).stderr(Stdio::null());
-        Self { child, output: Output::collect(reader), ports, seen: 0, folder: None }
+        Self {
+            child,
+            output: Output::collect(reader),
+            names,
+            seen: 0,
+            ends_with: Some(0),
+            folder: None,
+        }
     }
 
     /// Waits until each of these lines is there, in this order, behind those found before.
@@ -95,7 +105,7 @@ impl Terminal {
             let (from, part) = (self.seen, wanted.strip_prefix("… "));
             self.seen = self.output.until(text, |lines| {
                 let fits = |line: &String| {
-                    let line = masked(&as_in_readme(line, self.ports), Mask::All);
+                    let line = masked(&self.names.there(line), Mask::All);
                     part.map_or(line == wanted, |part| line.contains(part))
                 };
                 Some(from + lines[from..].iter().position(fits)? + 1)
@@ -131,8 +141,8 @@ impl Terminal {
     pub fn end(mut self) {
         signal("TERM", self.child.id());
         let status = self.ended().unwrap_or_else(|| panic!("it goes on:\n{}", self.tail()));
-        // The official server has its own way to end.
-        assert!(self.folder.is_some() || status.success(), "{status}:\n{}", self.tail());
+        let expected = self.ends_with.is_none_or(|code| status.code() == Some(code));
+        assert!(expected, "{status}:\n{}", self.tail());
     }
 
     fn ended(&mut self) -> Option<std::process::ExitStatus> {
@@ -175,7 +185,9 @@ impl Output {
         let Self(shared) = output.clone();
         std::thread::spawn(move || {
             for line in BufReader::new(from).split(b'\n').map_while(Result::ok) {
-                shared.0.lock().unwrap().lines.push(String::from_utf8_lossy(&line).into_owned());
+                // Compose clears the rest of a line even where there is no terminal.
+                let line = String::from_utf8_lossy(&line).replace("\u{1b}[K", "");
+                shared.0.lock().unwrap().lines.push(line);
                 shared.1.notify_all();
             }
             shared.0.lock().unwrap().ended = true;
