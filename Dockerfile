@@ -42,5 +42,5 @@ COPY --from=build /out/${SERVICE} /app
 USER 65532:65532
 STOPSIGNAL SIGTERM
 # There is no shell and no curl: the executable asks itself.
-HEALTHCHECK --interval=2s --timeout=3s --start-period=30s --retries=3 CMD ["/app", "healthcheck"]
+HEALTHCHECK --interval=5s --timeout=3s --start-period=30s --retries=3 CMD ["/app", "healthcheck"]
 ENTRYPOINT ["/app"]

@@ -43,7 +43,7 @@ fn main() {
     let arguments = Arguments::parse();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.expect("a runtime").block_on(async {
-        let collector = start_collector().await;
+        let collector = start_collector();
         measure(&Server::embedded().await, &collector, &arguments).await;
         match std::env::var("RESONATE_SERVER_BIN") {
             Ok(binary) => measure(&Server::official(&binary).await, &collector, &arguments).await,
@@ -54,12 +54,21 @@ fn main() {
     });
 }
 
-/// Takes spans and drops them. Its address.
-async fn start_collector() -> String {
+/// Takes spans and drops them. Its address. It has a thread of its own, for it is needed while the
+/// other one waits for the end of the processes.
+fn start_collector() -> String {
     let traces = post(async |_: Bytes| ()).layer(DefaultBodyLimit::disable());
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let routes = Router::new().route("/v1/traces", traces);
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.set_nonblocking(true).expect("a socket of ours");
     let address = listener.local_addr().expect("an address");
-    tokio::spawn(async { axum::serve(listener, Router::new().route("/v1/traces", traces)).await });
+    std::thread::spawn(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.expect("a runtime").block_on(async {
+            let listener = tokio::net::TcpListener::from_std(listener).expect("it is one");
+            axum::serve(listener, routes).await
+        })
+    });
     format!("http://{address}")
 }
 

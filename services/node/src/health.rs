@@ -25,7 +25,7 @@ pub async fn check(address: SocketAddr) -> Result<(), String> {
     let url = format!("http://{address}/readyz");
     let client = reqwest::Client::builder()
         .no_proxy()
-        // It is asked every two seconds in each container: reading the system's certificates, for
+        // It is asked every few seconds in each container: reading the system's certificates, for
         // a request without TLS, would be most of the work.
         .tls_certs_only([])
         .timeout(Duration::from_secs(2))
