@@ -9,9 +9,10 @@ ARG RUST_IMAGE=rust:1.95-slim-bookworm
 ARG BASE_IMAGE=gcr.io/distroless/cc-debian12:nonroot
 
 FROM ${RUST_IMAGE} AS build
-# Eleven executables share nearly all of their code, and thin LTO would compile it eleven times: for
-# a build that takes three times as long it gave images no smaller and flows no cheaper.
-ENV CARGO_PROFILE_RELEASE_LTO=off
+# Link-time optimization does the same work for each of eleven executables, which is half of the
+# time of a build; a flow then takes about a seventh less CPU. LTO=off is for those in a hurry.
+ARG LTO=thin
+ENV CARGO_PROFILE_RELEASE_LTO=${LTO}
 WORKDIR /src
 COPY . .
 # `target` is a cache, which does not become part of the stage: what is needed is copied out.
