@@ -227,11 +227,28 @@ impl Deployment {
 
     /// Removes containers, networks and, if it is to forget all, the volume.
     pub fn down(&self, volumes: bool) {
+        self.try_down(volumes).unwrap_or_else(|left| panic!("{left}"));
+    }
+
+    fn try_down(&self, volumes: bool) -> Result<(), String> {
         let mut arguments = vec!["down", "--remove-orphans", "--timeout", "0"];
         if volumes {
             arguments.push("--volumes");
         }
-        self.compose(&arguments);
+        let output =
+            self.compose_command(&arguments).output().map_err(|error| error.to_string())?;
+        let left = self.compose_command(&["ps", "--all", "--quiet"]).output();
+        let left = left.map_err(|error| error.to_string())?;
+        // In one of some dozen runs Engine 20.10 forgets to take a removed container off its
+        // network, and keeps that until it is started anew: github.com/moby/moby/issues/43286.
+        let stale = text(&output).contains("has active endpoints") && left.stdout.is_empty();
+        if stale {
+            println!("the engine keeps a network of {} that has no containers", self.project);
+        }
+        match output.status.success() || stale {
+            true => Ok(()),
+            false => Err(format!("parts of {} may be left: {}", self.project, text(&output))),
+        }
     }
 
     /// How the containers are: what a failed test shows.
@@ -243,13 +260,8 @@ impl Deployment {
 
 impl Drop for Deployment {
     fn drop(&mut self) {
-        let command = self.compose_command(&["down", "--remove-orphans", "--volumes", "-t", "0"]);
-        let left = { command }.output();
-        assert!(
-            left.as_ref().is_ok_and(|output| output.status.success()) || std::thread::panicking(),
-            "containers of {} may be left: {left:?}",
-            self.project
-        );
+        let ended = self.try_down(true);
+        assert!(ended.is_ok() || std::thread::panicking(), "{ended:?}");
     }
 }
 
