@@ -60,6 +60,8 @@ const NOT_RUN: &[(&str, &str)] = &[
     ("docker swarm init", SWARM),
     ("docker stack deploy --resolve-image never -c docker/stack.yaml async-rpc", SWARM),
     ("docker service scale async-rpc_service-b=4", SWARM),
+    ("docker stack rm async-rpc", SWARM),
+    ("cargo check", "it would wait for the build that runs this test"),
     ("docker kill gateway", "tests/docker.rs does"),
     ("docker start gateway", "tests/docker.rs does"),
     ("docker start resonate", "tests/docker.rs does"),
@@ -246,6 +248,10 @@ impl Reader {
         } else if let Some(pattern) = typed.strip_prefix("pkill -9 -f -- ") {
             self.kill(pattern.trim_matches('\''));
         } else if typed.starts_with("docker ") {
+            // Others of the user's containers must be out of reach.
+            let ours = ["kill service-", "start service-", "compose up -d ", "compose down"];
+            let arguments = typed.trim_start_matches("docker ");
+            assert!(ours.iter().any(|known| arguments.starts_with(known)), "{typed:?} is unknown");
             assert!(self.containers.is_some(), "no containers were started before {typed:?}");
             self.kills += usize::from(typed.starts_with("docker kill "));
             if typed == "docker compose down" {
