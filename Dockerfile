@@ -9,8 +9,8 @@ ARG RUST_IMAGE=rust:1.95-slim-bookworm
 ARG BASE_IMAGE=gcr.io/distroless/cc-debian12:nonroot
 
 FROM ${RUST_IMAGE} AS build
-# Link-time optimization does the same work for each of eleven executables, which is half of the
-# time of a build; a flow then takes about a seventh less CPU. LTO=off is for those in a hurry.
+# Link-time optimization does the same work for each of eleven executables, which is a
+# good part of a build's time; a flow then takes about a seventh less CPU. LTO=off is for those in a hurry.
 ARG LTO=thin
 ENV CARGO_PROFILE_RELEASE_LTO=${LTO}
 WORKDIR /src

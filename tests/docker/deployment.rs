@@ -1,5 +1,5 @@
 //! A deployment of compose.yaml of a test's own: names, ports, images, networks and volume of
-//! others are never touched, and nothing of it is left when it is dropped.
+//! others are never touched, and nothing of it but its images is left when it is dropped.
 
 use std::{
     net::{Ipv4Addr, TcpListener},
