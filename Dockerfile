@@ -20,11 +20,11 @@ COPY . .
 # that are newer, but not these: so a file is new if its content is not that of the last build.
 RUN --mount=type=cache,sharing=locked,target=/usr/local/cargo/registry \
     --mount=type=cache,sharing=locked,target=/src/target \
-    find Cargo.toml Cargo.lock otel services -type f -exec sha256sum {} + | sort >/tmp/sources && \
+    find Cargo.toml Cargo.lock crates otel services -type f -exec sha256sum {} + | sort >/tmp/sources && \
     touch target/sources && \
     comm -23 /tmp/sources target/sources | cut -c67- | xargs -r -d '\n' touch && \
     rm target/sources && \
-    cargo build --locked --release --workspace --exclude local --bins && \
+    cargo build --locked --release --workspace --exclude launcher --bins && \
     cp /tmp/sources target/sources && \
     mkdir /out && \
     cp target/release/gateway target/release/embedded-server target/release/service-? /out/

@@ -115,8 +115,8 @@ fn what_the_readme_names_is_there() {
     let readme = read("README.md");
     let commands: Vec<&str> =
         blocks(&readme).iter().flat_map(Block::commands).map(|(command, _)| command).collect();
-    let source = ["node/src/config.rs", "node/src/logging.rs", "gateway/src/config.rs"]
-        .map(|file| read(&format!("services/{file}")))
+    let source = ["crates/node/src/config.rs", "crates/node/src/logging.rs", "services/gateway/src/config.rs"]
+        .map(read)
         .concat();
     let deployment = defaults_of_the_example();
     for code in inline_code(&readme) {
@@ -125,7 +125,7 @@ fn what_the_readme_names_is_there() {
             let known = commands.contains(&code) || NOT_RUN.iter().any(|(known, _)| *known == code);
             assert!(known, "the README names `{code}`, which is neither run nor in NOT_RUN");
         }
-        let folders = ["services/", "tests/", "docker/", "otel/", ".ci/"];
+        let folders = ["services/", "crates/", "tests/", "docker/", "otel/", ".ci/"];
         if folders.iter().any(|folder| code.starts_with(folder)) {
             let made_by_reader = code.starts_with("services/j");
             assert!(made_by_reader || root().join(code).exists(), "there is no {code}");
