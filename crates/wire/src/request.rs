@@ -1,0 +1,231 @@
+//! A request as text, parsed once.
+
+use std::{fmt, ops::Range};
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+use tokio::{sync::watch, time::Instant};
+
+use crate::{
+    Operation, Pairs, VERSION,
+    envelope::{self, Envelope, RequestHead},
+    operation::FencedAction,
+    origin, tag,
+};
+
+/// Until when a request is worth repeating. It can move: a lease may be renewed meanwhile.
+pub type Deadline = watch::Receiver<Instant>;
+
+struct View<'a> {
+    kind: std::borrow::Cow<'a, str>,
+    corr_id: std::borrow::Cow<'a, str>,
+    operation: Operation<'a>,
+}
+
+self_cell::self_cell!(
+    struct Parsed {
+        owner: String,
+        #[covariant]
+        dependent: View,
+    }
+);
+
+/// A request to the server. Its text is parsed once, and sent as it came in but for the changes
+/// that a layer makes.
+pub struct Request {
+    parsed: Parsed,
+    /// Parts of the text that are replaced when it is sent.
+    changes: Vec<(Range<usize>, String)>,
+    deadline: Option<Deadline>,
+}
+
+impl Request {
+    /// Reads a request's text.
+    ///
+    /// # Errors
+    /// It is no request of this protocol.
+    pub fn parse(text: String) -> serde_json::Result<Self> {
+        let parsed = Parsed::try_new(text, |text| {
+            let envelope: Envelope<RequestHead, &RawValue> = serde_json::from_str(text)?;
+            let operation = Operation::read(&envelope.kind, envelope.data)?;
+            Ok::<_, serde_json::Error>(View {
+                kind: envelope.kind,
+                corr_id: envelope.head.corr_id,
+                operation,
+            })
+        })?;
+        Ok(Self { parsed, changes: Vec::new(), deadline: None })
+    }
+
+    /// A request of a process's own. `kind` and `data` must fit.
+    ///
+    /// # Panics
+    /// They do not: that is a mistake in the code.
+    pub fn new(kind: &str, data: &impl Serialize) -> Self {
+        let head = RequestHead { corr_id: "runtime".into(), version: VERSION.into(), auth: None };
+        let text = envelope::to_text(kind, head, data);
+        Self::parse(text).unwrap_or_else(|error| panic!("{kind} with other data: {error}"))
+    }
+
+    /// The request's kind, such as `task.acquire`.
+    pub fn kind(&self) -> &str {
+        &self.parsed.borrow_dependent().kind
+    }
+
+    /// What its answer must repeat.
+    pub fn corr_id(&self) -> &str {
+        &self.parsed.borrow_dependent().corr_id
+    }
+
+    /// What is asked for.
+    pub fn operation(&self) -> &Operation<'_> {
+        &self.parsed.borrow_dependent().operation
+    }
+
+    /// Until when it is repeated; none: the lowest layers decide.
+    pub fn deadline(&self) -> Option<&Deadline> {
+        self.deadline.as_ref()
+    }
+
+    /// Sets until when it is repeated.
+    pub fn with_deadline(mut self, deadline: Deadline) -> Self {
+        self.deadline = Some(deadline);
+        self
+    }
+
+    /// Adds headers to the promise that is created, or to the value of the one that is settled.
+    /// False: the request has no place for them, and stays as it is.
+    pub fn add_headers(&mut self, headers: &Pairs) -> bool {
+        #[derive(serde::Deserialize, Serialize)]
+        struct Content<'a> {
+            #[serde(borrow, default)]
+            headers: Option<Pairs<'a>>,
+            #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+            data: Option<&'a RawValue>,
+        }
+        let Some(raw) = self.operation().content() else { return false };
+        let Ok(mut content) = serde_json::from_str::<Content>(raw.get()) else { return false };
+        let all = content.headers.get_or_insert_default();
+        headers.iter().for_each(|(name, value)| all.set(name.to_owned(), value.to_owned()));
+        let Ok(text) = serde_json::to_string(&content) else { return false };
+        self.replace(self.range(raw.get()), text);
+        true
+    }
+
+    /// Writes the true origin into a promise that is created inside a run: the SDK takes the id of
+    /// the calling function, dots included, which servers newer than v0.9.8 refuse.
+    pub fn correct_origin(&mut self) {
+        let Operation::TaskFence(fence) = self.operation() else { return };
+        let FencedAction::Create(create) = &fence.action else { return };
+        let Some(written) = create.tags.borrowed(tag::ORIGIN) else { return };
+        let flow = origin(written);
+        if flow.len() < written.len() {
+            let (range, flow) = (self.range(written), flow.to_owned());
+            self.replace(range, flow);
+        }
+    }
+
+    /// The text to send.
+    pub fn into_text(mut self) -> String {
+        let Self { parsed, changes, .. } = &mut self;
+        let text = parsed.borrow_owner();
+        changes.sort_by_key(|(range, _)| range.start);
+        let mut changed = String::with_capacity(text.len() + 256);
+        let mut from = 0;
+        for (range, part) in changes {
+            changed.push_str(&text[from..range.start]);
+            changed.push_str(part);
+            from = range.end;
+        }
+        if from == 0 {
+            return self.parsed.into_owner();
+        }
+        changed.push_str(&text[from..]);
+        changed
+    }
+
+    /// Where `part`, which is a part of the text, is in it.
+    fn range(&self, part: &str) -> Range<usize> {
+        let start = part.as_ptr() as usize - self.parsed.borrow_owner().as_ptr() as usize;
+        start..start + part.len()
+    }
+
+    fn replace(&mut self, range: Range<usize>, text: String) {
+        self.changes.retain(|(there, _)| *there != range);
+        self.changes.push((range, text));
+    }
+}
+
+impl fmt::Debug for Request {
+    fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
+        formatter.debug_tuple("Request").field(&self.kind()).field(self.operation()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn fence(param: Value, origin: &str) -> Request {
+        let tags = json!({"x": "a.b", "resonate:origin": origin, "resonate:scope": "global"});
+        let create = json!({"id": "ä.1", "timeoutAt": 1, "param": param, "tags": tags});
+        let action = json!({"kind": "promise.create", "head": {"corrId": "1"}, "data": create});
+        let data = json!({"id": "ä", "version": 1, "action": action, "unknown": [1]});
+        let head = json!({"corrId": "c", "version": VERSION, "auth": "secret"});
+        Request::parse(json!({"kind": "task.fence", "head": head, "data": data}).to_string())
+            .unwrap()
+    }
+
+    fn sent(request: Request) -> Value {
+        serde_json::from_str(&request.into_text()).unwrap()
+    }
+
+    #[test]
+    fn what_no_layer_changes_goes_out_as_it_came_in() {
+        for text in [
+            r#"{"kind": "task.acquire",  "head":{"corrId":"1","version":"x"}, "data":{"id":"a","version":0,"pid":"p","ttl":1}}"#,
+            r#"{"kind":"schedule.create","head":{"corrId":"1","version":"x"},"data":{"any": [1, 2]}}"#,
+        ] {
+            assert_eq!(Request::parse(text.to_owned()).unwrap().into_text(), text);
+        }
+        assert!(Request::parse("{}".to_owned()).is_err());
+    }
+
+    #[test]
+    fn headers_are_added_to_those_that_are_there() {
+        let added = Pairs::from_iter([("a", "1")]);
+        let with = |param: Value| {
+            let mut request = fence(param.clone(), "flow");
+            let mut expected: Value = serde_json::from_str(request.parsed.borrow_owner()).unwrap();
+            let can = request.add_headers(&added);
+            let mut sent = sent(request);
+            let content = sent["data"]["action"]["data"]["param"].take();
+            expected["data"]["action"]["data"]["param"].take();
+            assert_eq!(sent, expected);
+            can.then_some(content)
+        };
+        let both = json!({"data": "x", "headers": {"a": "1", "b": "2"}});
+        assert_eq!(with(json!({"data": "x", "headers": {"b": "2"}})), Some(both));
+        for none in [json!({"headers": null}), json!({})] {
+            assert_eq!(with(none), Some(json!({"headers": {"a": "1"}})));
+        }
+        assert_eq!(with(json!("text")), None);
+        assert_eq!(with(Value::Null), None);
+    }
+
+    #[test]
+    fn the_true_origin_and_headers_are_written_together() {
+        let mut request = fence(json!({"data": "x"}), "flow.0.1");
+        request.correct_origin();
+        request.add_headers(&Pairs::from_iter([("a", "1")]));
+        let create = &sent(request)["data"]["action"]["data"];
+        assert_eq!(create["tags"]["resonate:origin"], "flow");
+        assert_eq!(create["tags"]["x"], "a.b");
+        assert_eq!(create["param"]["headers"]["a"], "1");
+
+        let mut request = fence(json!({}), "flow");
+        request.correct_origin();
+        assert!(request.changes.is_empty());
+    }
+}
