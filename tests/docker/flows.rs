@@ -72,7 +72,7 @@ pub async fn both_processes_of_each_service_take_part(deployment: &Deployment) {
     for service in flows::groups() {
         for compose_service in [service.to_owned(), format!("{service}-replica")] {
             for container in deployment.containers_of(&compose_service) {
-                let runs = deployment.events(&container, "run begins", "anycast-");
+                let runs = deployment.events(&container, "run started", "anycast-");
                 assert!(runs > 0, "{compose_service} ({container}) had no run");
             }
         }
@@ -89,7 +89,7 @@ pub async fn a_service_can_be_scaled(deployment: &Deployment) {
     }
     run(deployment, &[flows::flow("await-chain")], "scaled", 60).await;
     for container in replicas.iter().chain([&deployment.name("service-b")]) {
-        assert!(deployment.events(container, "run begins", "scaled-") > 0, "{container}");
+        assert!(deployment.events(container, "run started", "scaled-") > 0, "{container}");
         // A replica's instance ends with the container id that `docker ps` shows.
         let instance = format!("service-b-replica-{}", &container[..12]);
         let named = deployment.logs(container).iter().any(|line| line.contains(&instance));

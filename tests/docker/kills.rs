@@ -72,7 +72,7 @@ pub async fn a_killed_service_loses_nothing_and_stays_dead(deployment: &Deployme
     // Work goes to the first process of the group, which is back.
     let answer = deployment.gateway().post("/await-chain?id=back-again&work=1s").await;
     answer.expect_message(3);
-    assert!(deployment.events(&service, "run begins", "back-again") > 0);
+    assert!(deployment.events(&service, "run started", "back-again") > 0);
 }
 
 pub async fn a_killed_gateway_loses_nothing(deployment: &Deployment) {

@@ -53,7 +53,7 @@ async fn both_processes_of_each_service_take_part(server: Server) -> Stopped {
     let is_mine = |promise: &str| promise.starts_with("anycast-");
     let runs = system
         .log
-        .all(|line| line.says("run begins") && line.field("promise").is_some_and(is_mine));
+        .all(|line| line.says("run started") && line.field("promise").is_some_and(is_mine));
     let took_part: BTreeSet<_> = runs.iter().map(|line| line.instance()).collect();
     let pids = system.pids();
     let all = pids.keys().map(String::as_str).filter(|name| name.starts_with("service-"));
@@ -100,7 +100,7 @@ async fn a_flow_can_be_watched_and_its_ids_are_the_real_ones(server: Server) -> 
         let watch = async {
             // While the function works, one process holds it, and later ones are not called yet.
             let step = system.log.line("the second step", |line| {
-                line.says("step begins")
+                line.says("step started")
                     && line.field("step") == Some("work 2/2")
                     && line.field("promise").is_some_and(|promise| promise.starts_with(&id))
             });
@@ -131,7 +131,12 @@ async fn a_flow_can_be_watched_and_its_ids_are_the_real_ones(server: Server) -> 
         }
     }))
     .await;
-    http.get("/flows/nobody-knows-it").await.expect_problem(404);
+    let answer = http.get("/flows/nobody-knows-it").await;
+    answer.expect_problem(404);
+    assert_eq!(
+        answer.detail(),
+        "no such flow: nobody-knows-it; start it with POST /await-chain?id=nobody-knows-it"
+    );
     system.stop().await
 }
 
@@ -143,21 +148,27 @@ async fn a_known_id_with_other_options_or_another_flow_is_refused(server: Server
     // Omitted options do not conflict.
     http.post(path).await.expect_message(3);
     http.post(&format!("{path}&fail=1")).await.expect_message(3);
+    let started =
+        |options: &str| format!("flow \"known\" was started with {options}; choose another id");
+    let other_flow = "id \"known\" already belongs to an await-chain flow; choose another id";
     for (path, detail) in [
-        ("/await-chain?id=known&work=200ms", "with work=100ms"),
-        ("/await-chain?id=known&work=100ms&sleep=1s", "with sleep=50ms"),
-        ("/await-chain?id=known&fail=2", "with fail=1"),
-        ("/fan-out-workflow?id=known", "is the id of a await-chain, not of a fan-out-workflow"),
-        ("/detached-chain?id=known&fail=1", "is the id of a await-chain, not of a detached-chain"),
+        ("/await-chain?id=known&work=200ms", started("work=100ms, not work=200ms")),
+        ("/await-chain?id=known&work=100ms&sleep=1s", started("sleep=50ms, not sleep=1s")),
+        ("/await-chain?id=known&fail=2", started("fail=1, not fail=2")),
+        ("/fan-out-workflow?id=known", other_flow.to_owned()),
+        ("/detached-chain?id=known&fail=1", other_flow.to_owned()),
     ] {
         let answer = http.post(path).await;
         answer.expect_problem(422);
-        assert!(answer.detail().contains(detail), "{path}: {}", answer.text);
+        assert_eq!(answer.detail(), detail, "{path}");
     }
     http.post("/await-chain?id=known-plain").await.expect_message(3);
     let answer = http.post("/await-chain?id=known-plain&fail=0").await;
     answer.expect_problem(422);
-    assert!(answer.detail().contains("was started without it"), "{}", answer.text);
+    assert_eq!(
+        answer.detail(),
+        "flow \"known-plain\" was started without fail, not fail=0; choose another id"
+    );
     system.stop().await
 }
 
@@ -168,7 +179,7 @@ async fn a_client_that_hangs_up_changes_nothing(server: Server) -> Stopped {
     let path = format!("/await-chain?id={id}&work=1500ms");
     {
         let request = http.post(&path);
-        let step = |line: &testkit::Line| line.in_run("step begins", "hangs-up.0");
+        let step = |line: &testkit::Line| line.in_run("step started", "hangs-up.0");
         tokio::select! {
             answer = request => panic!("answered before the hang-up: {}", answer.text),
             _ = system.log.line("the first step", step) => {}
@@ -177,7 +188,7 @@ async fn a_client_that_hangs_up_changes_nothing(server: Server) -> Stopped {
     }
     assert_eq!(ended(&system.log, &http, id).await["result"], 3);
     http.post(&path).await.expect_start(json!(3), id, true);
-    assert_eq!(system.log.all(|line| line.in_run("step begins", "hangs-up.0")).len(), 2);
+    assert_eq!(system.log.all(|line| line.in_run("step started", "hangs-up.0")).len(), 2);
     system.stop().await
 }
 
@@ -196,11 +207,14 @@ async fn who_waits_too_long_is_told_where_to_look(server: Server) -> Stopped {
 async fn a_flow_whose_time_is_over_says_so(server: Server) -> Stopped {
     let system = System::shared(server).await;
     let http = system.another_gateway("gateway-timeout", &[("GATEWAY_FLOW_TIMEOUT", "1s")]).await;
-    for path in ["/await-chain?id=over-a&sleep=10s", "/fan-out-workflow?id=over-f&sleep=10s"] {
+    for (flow, id) in [("await-chain", "over-a"), ("fan-out-workflow", "over-f")] {
         for _ in 0..2 {
-            let answer = http.post(path).await;
+            let answer = http.post(&format!("/{flow}?id={id}&sleep=10s")).await;
             answer.expect_problem(504);
-            assert!(answer.detail().contains("?id="), "how to retry: {}", answer.text);
+            let detail = format!(
+                "{flow} timed out; this result is final; retry with a new id, for example POST /{flow}?id=…"
+            );
+            assert_eq!(answer.detail(), detail);
         }
     }
     let end = http.get("/flows/over-a").await.body;

@@ -31,17 +31,17 @@ async fn a_stopped_process_finishes_its_step_and_hands_over(server: Server) -> S
     join_all(FLOWS.map(async |flow| {
         let (name, group) = (flow.name, flow.working_group());
         let mut flow = Running::start(&system, name, &format!("stop-{name}"), "work=3s").await;
-        assert_eq!(flow.at(&system, "step begins", 2).await.instance(), group);
+        assert_eq!(flow.at(&system, "step started", 2).await.instance(), group);
         terminate(&system, group).await;
         let done = flow.at(&system, "step done", 2).await;
         assert_eq!(done.instance(), group, "it finishes the step that it has started");
-        let next = flow.at(&system, "step begins", 3).await;
+        let next = flow.at(&system, "step started", 3).await;
         assert_eq!(next.instance(), format!("{group}-replica"));
         let after = next.at - done.at;
         println!("{server:?}: {name} continued {after:.3?} after the step of a stopped process");
         assert!(after <= AT_ONCE, "{after:?}");
         let line = system.exit_line(group).await.text;
-        assert!(line.contains(") has stopped: "), "this means exit code 0: {line}");
+        assert!(line.contains(") exited with code 0; "), "{line}");
         flow.finish(&system).await;
         for n in 1..=3 {
             expect_starts(&system, &flow.step(n), 1);
@@ -54,12 +54,12 @@ async fn a_stopped_process_finishes_its_step_and_hands_over(server: Server) -> S
 async fn a_second_signal_ends_a_process_at_once(server: Server) -> Stopped {
     let system = System::start(server, &[("NODE_LEASE", "1s")]).await;
     let mut flow = Running::start(&system, "await-chain", "twice", "work=2s").await;
-    flow.at(&system, "step begins", 1).await;
+    flow.at(&system, "step started", 1).await;
     terminate(&system, "service-b").await;
     let second = Instant::now();
     process::signal(system.pid("service-b"), "TERM");
     let line = system.exit_line("service-b").await;
-    assert!(line.text.contains(") ended with exit code 130: "), "{}", line.text);
+    assert!(line.text.contains(") exited with code 130; "), "{}", line.text);
     let done = |line: &Line| {
         line.instance() == "service-b" && is_of_step(line, "step done", &flow.step(1))
     };
@@ -75,13 +75,13 @@ async fn a_second_signal_ends_a_process_at_once(server: Server) -> Stopped {
 async fn a_step_longer_than_the_drain_is_released(server: Server) -> Stopped {
     const DRAIN: Duration = Duration::from_millis(300);
     const RELEASED: &str =
-        "still running at the end of the drain: released, its step will run again";
+        "drain deadline reached: released in the middle of a step, which will run again";
     let system = System::start(server, &[("NODE_DRAIN", "300ms")]).await;
     let mut flow = Running::start(&system, "await-chain", "long", "work=2s").await;
-    flow.at(&system, "step begins", 1).await;
+    flow.at(&system, "step started", 1).await;
     let stopped = terminate(&system, "service-b").await;
     let line = system.exit_line("service-b").await;
-    assert!(line.text.contains(") has stopped: "), "{}", line.text);
+    assert!(line.text.contains(") exited with code 0; "), "{}", line.text);
     assert_eq!(system.log.all(|line| line.about(RELEASED, &flow.worker)).len(), 1);
     let after = taken_over(&system, &flow.worker, "service-b", stopped).await;
     println!("{server:?}, drain {DRAIN:?}: taken over {after:.3?} after SIGTERM");

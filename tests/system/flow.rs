@@ -99,21 +99,22 @@ pub fn is_of_step(line: &Line, message: &str, step: &str) -> bool {
 /// Waits until a process other than `dead` runs `promise`. Returns how long after `since`.
 pub async fn taken_over(system: &System, promise: &str, dead: &str, since: Instant) -> Duration {
     let starts = |line: &Line| {
-        line.in_run("run begins", promise) && line.at > since && line.instance() != dead
+        line.in_run("run started", promise) && line.at > since && line.instance() != dead
     };
     system.log.line(&format!("a takeover of {promise}"), starts).await.at - since
 }
 
 /// Asserts that a step has started `times` times.
 pub fn expect_starts(system: &System, step: &str, times: usize) {
-    let starts = system.log.all(|line| is_of_step(line, "step begins", step));
+    let starts = system.log.all(|line| is_of_step(line, "step started", step));
     assert_eq!(starts.len(), times, "starts of step {step}: {starts:#?}");
 }
 
 /// Asserts that none of these stored steps has started again after `since`.
 pub fn expect_not_again(system: &System, settled: &[String], since: Instant) {
     for step in settled {
-        let again = system.log.all(|line| line.at > since && is_of_step(line, "step begins", step));
+        let again =
+            system.log.all(|line| line.at > since && is_of_step(line, "step started", step));
         assert!(again.is_empty(), "{step} was stored and ran again: {again:#?}");
     }
 }

@@ -12,7 +12,7 @@ testkit::on_each_server!(
 async fn a_flow_waits_for_a_group_without_processes(server: Server) -> Stopped {
     let system = System::start(server, &[("NODE_LEASE", "1s")]).await;
     let mut flow = Running::start(&system, "await-chain", "nobody", "work=2s").await;
-    flow.at(&system, "step begins", 2).await;
+    flow.at(&system, "step started", 2).await;
     system.kill("service-b-replica");
     let killed = system.kill("service-b");
     let settled = flow.settled(&system, 2).await;
@@ -21,7 +21,7 @@ async fn a_flow_waits_for_a_group_without_processes(server: Server) -> Stopped {
     for instance in ["service-b", "service-b-replica"] {
         system.exit_line(instance).await;
     }
-    let says = "nobody of service-b is left, its flows wait";
+    let says = "; no service-b process is left; service-b calls will wait. ";
     let lines = system.log.all(|line| line.text.contains(says));
     assert_eq!(lines.len(), 1, "{lines:#?}");
 
@@ -43,14 +43,14 @@ async fn a_gateway_that_was_killed_finds_its_flows_again(server: Server) -> Stop
     });
     for promise in ["g-a.0", "g-f"] {
         let what = format!("a step of {promise}");
-        system.log.line(&what, |line| line.in_run("step begins", promise)).await;
+        system.log.line(&what, |line| line.in_run("step started", promise)).await;
     }
     system.kill("gateway");
     for request in requests {
         assert!(request.await.unwrap().is_err(), "the gateway that received it is dead");
     }
     let line = system.exit_line("gateway").await.text;
-    assert!(line.contains("flows go on, requests fail"), "{line}");
+    assert!(line.contains("; flows continue, HTTP requests fail. "), "{line}");
 
     let http = system.restart("gateway").await;
     for ((_, id), path) in routes.into_iter().zip(paths) {

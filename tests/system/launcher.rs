@@ -14,7 +14,7 @@ async fn sigterm_and_sigint_end_everything() {
         let system = System::start(Server::Embedded, &[]).await;
         let http = system.http();
         let request = tokio::spawn(async move { http.post("/await-chain?work=30s").await });
-        system.log.line("a step", |line| line.in_run("step begins", "await-chain.0")).await;
+        system.log.line("a step", |line| line.in_run("step started", "await-chain.0")).await;
         signal(system.launcher_pid(), name);
         // The client is told that the flow continues, which is all that the gateway knows.
         assert_eq!(request.await.unwrap().status, 202);

@@ -29,7 +29,7 @@ async fn work_is_done_in_checkpointed_steps_by_the_first_process(server: Server)
 
         let group = flow.working_group();
         let promise = end["invocations"][flow.works]["id"].as_str().unwrap();
-        for message in ["step begins", "step done"] {
+        for message in ["step started", "step done"] {
             let lines = system.log.all(|line| line.in_run(message, promise));
             let lines = lines.iter().map(|line| (line.field("step").unwrap(), line.instance()));
             let lines: Vec<_> = lines.collect();
@@ -85,9 +85,9 @@ async fn a_function_that_fails_twice_is_retried(server: Server) -> Stopped {
         let end = ended(&system.log, &http, &id).await;
         assert_eq!(end["result"], flow.result());
         let promise = end["invocations"][flow.fails]["id"].as_str().unwrap();
-        let retried = errors(&system, promise, "step failed, will be tried again");
+        let retried = errors(&system, promise, "step failed, retrying");
         let expected =
-            [1, 2].map(|n| format!("application error: failed as asked, attempt {n} (fail=2)"));
+            [1, 2].map(|n| format!("application error: failed as requested (attempt {n}, fail=2)"));
         assert_eq!(retried, expected);
     }))
     .await;
@@ -99,7 +99,7 @@ async fn a_function_that_fails_for_good_ends_its_flow_and_the_id_keeps_that(
 ) -> Stopped {
     let system = System::shared(server).await;
     let http = system.http();
-    let error = "failed as asked, attempt 5 (fail=5)";
+    let error = "failed as requested (attempt 5, fail=5)";
     join_all(FLOWS.map(async |flow| {
         let id = format!("fail-5-{}", flow.name);
         let path = format!("/{}?id={id}&fail=5", flow.name);
@@ -115,13 +115,15 @@ async fn a_function_that_fails_for_good_ends_its_flow_and_the_id_keeps_that(
         for answer in [first, http.post(&path).await] {
             answer.expect_problem(502);
             assert_eq!((&answer.body["error"], &answer.body["id"]), (&json!(error), &json!(id)));
-            let retry = format!("/{}?id=", flow.name);
-            let detail = answer.detail();
-            assert!(detail.contains(error) && detail.contains(&retry), "{detail}");
+            let name = flow.name;
+            let detail = format!(
+                "{name} failed: {error}; this result is final; retry with a new id, for example POST /{name}?id=…"
+            );
+            assert_eq!(answer.detail(), detail);
         }
         let promise = end["invocations"][flow.fails]["id"].as_str().unwrap();
-        assert_eq!(errors(&system, promise, "step failed, will be tried again").len(), 4);
-        assert_eq!(errors(&system, promise, "step failed for good").len(), 1);
+        assert_eq!(errors(&system, promise, "step failed, retrying").len(), 4);
+        assert_eq!(errors(&system, promise, "step failed, no attempts left").len(), 1);
     }))
     .await;
     system.stop().await

@@ -34,7 +34,7 @@ async fn a_server_away_for_six_seconds_costs_at_most_the_step_in_flight(server: 
         let id = format!("away-{}", flow.name);
         flows.push(Running::start(&system, flow.name, &id, "work=3s").await);
     }
-    join_all(flows.iter().map(|flow| flow.at(&system, "step begins", 2))).await;
+    join_all(flows.iter().map(|flow| flow.at(&system, "step started", 2))).await;
     // The second step takes 1 s: it ends while the server is down.
     system.kill_server().await;
     tokio::time::sleep(Duration::from_secs(6)).await;
@@ -44,8 +44,8 @@ async fn a_server_away_for_six_seconds_costs_at_most_the_step_in_flight(server: 
     for flow in &flows {
         let continues = |line: &Line| {
             line.at > back
-                && (line.in_run("run begins", &flow.worker)
-                    || is_of_step(line, "step begins", &flow.step(3)))
+                && (line.in_run("run started", &flow.worker)
+                    || is_of_step(line, "step started", &flow.step(3)))
         };
         let what = format!("{} to continue", flow.id);
         let after = system.log.line(&what, continues).await.at - back;
@@ -56,7 +56,7 @@ async fn a_server_away_for_six_seconds_costs_at_most_the_step_in_flight(server: 
     for flow in &mut flows {
         flow.finish(&system).await;
         expect_starts(&system, &flow.step(1), 1);
-        let starts = system.log.all(|line| is_of_step(line, "step begins", &flow.step(2)));
+        let starts = system.log.all(|line| is_of_step(line, "step started", &flow.step(2)));
         assert!(starts.len() <= 2, "at most the step in flight runs again: {starts:#?}");
         expect_starts(&system, &flow.step(3), 1);
     }
@@ -69,7 +69,7 @@ async fn a_server_that_restarts_at_once_costs_nothing(server: Server) -> Stopped
         Running::start(&system, name, &format!("restart-{name}"), "work=2s").await
     });
     let mut flows = join_all(flows).await;
-    join_all(flows.iter().map(|flow| flow.at(&system, "step begins", 2))).await;
+    join_all(flows.iter().map(|flow| flow.at(&system, "step started", 2))).await;
     system.kill_server().await;
     system.start_server().await;
     let http = system.http();
@@ -95,7 +95,7 @@ async fn a_sleep_that_ends_while_the_server_is_away_ends_on_its_return(server: S
     let system = System::start(server, &[]).await;
     let mut flow = Running::start(&system, "await-chain", "asleep", "sleep=2s").await;
     let sleeper = flow.promises[flow.flow.sleeps].clone();
-    let runs = |line: &Line| line.in_run("run begins", &sleeper);
+    let runs = |line: &Line| line.in_run("run started", &sleeper);
     system.log.line("a run of the function that sleeps", runs).await;
     let resonate = system.resonate();
     until(&system.log, "its suspension", async || {

@@ -48,9 +48,9 @@ async fn rejected(system: &System, resonate: &Resonate, id: &str) -> (String, i6
 }
 
 fn poisons() -> Vec<Poison> {
-    const NO_CALL: &str = "the parameter of this promise is no function call: ";
-    const ARGUMENTS: &str = "the arguments of bar do not decode: ";
-    const UNKNOWN: &str = "no function \"nope\" in group service-b: ";
+    const NO_CALL: &str = "the parameter of this promise is not a function call: ";
+    const ARGUMENTS: &str = "invalid arguments for bar: ";
+    const UNKNOWN: &str = "no function \"nope\" in group service-b; check the caller's target, or whether the group runs an older version";
     let poison = |name, param, error| Poison { name, param, error, acquisitions: 1 };
     vec![
         // A group may be in the middle of an update: each of the two processes tries five times.

@@ -3,17 +3,24 @@
 
 use std::process::Command;
 
-use node::{lifecycle::Overrides, prelude::*};
+use clap::{Args, FromArgMatches};
+use node::{
+    cli::{self, ServiceSettings},
+    prelude::*,
+    settings::{self, Parsed},
+};
 use testkit::process;
-
-/// Tells the process of service-p the URL of the Resonate Server.
-const SERVER: &str = "ASYNC_RPC_TEST_SERVER";
 
 /// The command that starts a process of service-p.
 pub fn command(server_url: &str) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["service_p::process", "--exact", "--ignored", "--nocapture"]);
-    process::set(&mut command, &[(SERVER, server_url), ("NODE_LEASE", "1s")]);
+    let settings = [
+        ("NODE_SERVER_URL", server_url),
+        ("NODE_HEALTH_LISTEN", "127.0.0.1:0"),
+        ("NODE_LEASE", "1s"),
+    ];
+    process::set(&mut command, &settings);
     command
 }
 
@@ -36,13 +43,12 @@ async fn panics_after_a_step(ctx: &Context, why: String) -> Result<i64> {
 #[test]
 #[ignore = "not a test: the process of service-p, which a test starts"]
 fn process() {
-    let server = std::env::var(SERVER).expect("only a test starts this process");
+    // Its command line is that of a test: all settings come from the environment.
+    let command = ServiceSettings::augment_args(clap::Command::new("service-p"));
+    let Parsed { matches, unknown } =
+        settings::parse(command, &["NODE"], ["service-p".into()]).unwrap();
+    let settings = ServiceSettings::from_arg_matches(&matches).unwrap();
     let service = Service::new("service-p").function(greets).function(panics);
     let service = service.function(panics_after_a_step);
-    let overrides = Overrides {
-        server: Some(server),
-        health_listen: Some(([127, 0, 0, 1], 0).into()),
-        ..Overrides::default()
-    };
-    node::lifecycle::run(service, &overrides).unwrap();
+    cli::run(service, settings, &unknown).unwrap();
 }

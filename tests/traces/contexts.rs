@@ -174,10 +174,10 @@ async fn every_line_of_a_function_names_its_promise_and_its_trace(server: Server
     let answer = system.http().post("/await-chain?id=lines&work=400ms&fail=1").await;
     answer.expect_message(3);
     for (message, step, promise) in [
-        ("step begins", "lines.0.0", "lines.0"),
+        ("step started", "lines.0.0", "lines.0"),
         ("step done", "lines.0.0", "lines.0"),
-        ("step begins", "lines.0.1.0", "lines.0.1"),
-        ("step failed, will be tried again", "lines.0.1.0", "lines.0.1"),
+        ("step started", "lines.0.1.0", "lines.0.1"),
+        ("step failed, retrying", "lines.0.1.0", "lines.0.1"),
         ("step done", "lines.0.1.0", "lines.0.1"),
     ] {
         let lines = system.log.all(|line| line.in_run(message, promise));

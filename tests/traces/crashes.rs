@@ -111,7 +111,7 @@ async fn a_holder_that_is_drained_is_no_takeover(server: Server) -> Stopped {
     let request = http.post("/await-chain?id=drain&work=3s&sleep=1s");
     let drain = async {
         let begins = |line: &Line| {
-            line.in_run("step begins", "drain.0") && line.field("step") == Some("work 2/3")
+            line.in_run("step started", "drain.0") && line.field("step") == Some("work 2/3")
         };
         system.log.line("the second step", begins).await;
         process::signal(system.pid("service-b"), "TERM");

@@ -155,8 +155,8 @@ async fn failed_attempts_are_events_of_their_step(server: Server) -> Stopped {
                 service-c: baz [consumer] promise=fail-2.0.0 group=service-c state=resolved
                 service-c: baz on service-c* [internal] promise=fail-2.0.0 group=service-c outcome=fulfilled
                 service-c: unreliable [internal] promise=fail-2.0.0.0 state=resolved
-                  - exception Application: failed as asked, attempt 1 (fail=2)
-                  - exception Application: failed as asked, attempt 2 (fail=2)
+                  - exception Application: failed as requested (attempt 1, fail=2)
+                  - exception Application: failed as requested (attempt 2, fail=2)
     ");
     let step = one(&spans, "unreliable");
     let within = |time| (step.start - Duration::from_millis(5)..=step.end).contains(&time);
@@ -172,17 +172,17 @@ async fn an_error_goes_up_the_chain(server: Server) -> Stopped {
     expect_tree!(system, trace_of(&answer), PLAIN, @"
         gateway: POST /fan-out-workflow [server] route=/fan-out-workflow status=502 ERROR
           gateway: rpc zim [producer] promise=fail-5 group=service-g
-            service-g: zim [consumer] promise=fail-5 group=service-g state=rejected ERROR application error: failed as asked, attempt 5 (fail=5)
+            service-g: zim [consumer] promise=fail-5 group=service-g state=rejected ERROR application error: failed as requested (attempt 5, fail=5)
             service-g: zim on service-g* [internal] promise=fail-5 group=service-g outcome=rejected
             service-g: rpc dop [producer] promise=fail-5.1 group=service-i
-              service-i: dop [consumer] promise=fail-5.1 group=service-i state=rejected ERROR application error: failed as asked, attempt 5 (fail=5)
+              service-i: dop [consumer] promise=fail-5.1 group=service-i state=rejected ERROR application error: failed as requested (attempt 5, fail=5)
               service-i: dop on service-i* [internal] promise=fail-5.1 group=service-i outcome=rejected
-              service-i: unreliable [internal] promise=fail-5.1.0 state=rejected ERROR failed as asked, attempt 5 (fail=5)
-                - exception Application: failed as asked, attempt 1 (fail=5)
-                - exception Application: failed as asked, attempt 2 (fail=5)
-                - exception Application: failed as asked, attempt 3 (fail=5)
-                - exception Application: failed as asked, attempt 4 (fail=5)
-                - exception Application: failed as asked, attempt 5 (fail=5)
+              service-i: unreliable [internal] promise=fail-5.1.0 state=rejected ERROR failed as requested (attempt 5, fail=5)
+                - exception Application: failed as requested (attempt 1, fail=5)
+                - exception Application: failed as requested (attempt 2, fail=5)
+                - exception Application: failed as requested (attempt 3, fail=5)
+                - exception Application: failed as requested (attempt 4, fail=5)
+                - exception Application: failed as requested (attempt 5, fail=5)
             service-g: rpc rax [producer] promise=fail-5.0 group=service-h
               service-h: rax [consumer] promise=fail-5.0 group=service-h state=resolved
               service-h: rax on service-h* [internal] promise=fail-5.0 group=service-h outcome=fulfilled

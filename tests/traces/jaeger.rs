@@ -57,7 +57,7 @@ async fn flows_and_a_crash_are_whole_traces_in_jaeger() {
     };
     let (answer, ()) = tokio::join!(answer, crash);
     answer.expect_message(3);
-    let started = system.log.all(|line| line.in_run("step begins", "crash.0"));
+    let started = system.log.all(|line| line.in_run("step started", "crash.0"));
     let last = started.iter().rfind(|line| line.instance() == "service-b").unwrap();
     let interrupted = last.field("step").unwrap().to_owned();
 

@@ -68,7 +68,7 @@ async fn random_kills(server: Server) -> Stopped {
             let group = victim.strip_suffix("-replica").unwrap_or(&victim);
             let mut arguments = vec![group, "--server", &system.server_url];
             if group == "gateway" {
-                arguments.extend(["--port", "0"]);
+                arguments.extend(["--listen", "127.0.0.1:0"]);
             }
             let address = system.start_process(&victim, &arguments, &[]).await;
             if group == "gateway" {
@@ -92,7 +92,7 @@ fn service(random: &mut StdRng) -> String {
 
 /// The process that started the last step.
 fn holder(system: &Observed) -> Option<String> {
-    let started = system.log.all(|line| line.says("step begins"));
+    let started = system.log.all(|line| line.says("step started"));
     started.last().map(|line| line.instance().to_owned())
 }
 

@@ -172,7 +172,7 @@ async fn steps(system: &Observed, id: &str) -> Vec<Step> {
         // A run logs the end of a step's body before it settles the step. The last run that did so
         // has settled it.
         let done = |message: &str| system.log.all(|line| line.about(message, &id));
-        let done = [done("step done"), done("step failed for good")].concat();
+        let done = [done("step done"), done("step failed, no attempts left")].concat();
         let last = done.iter().max_by_key(|line| line.version()).expect("a settled step");
         steps.push(Step {
             started,

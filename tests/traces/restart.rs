@@ -18,7 +18,7 @@ async fn a_server_that_is_killed_in_the_middle_of_a_flow_leaves_one_whole_trace(
     let request = http.post("/await-chain?id=restart&work=3s&sleep=1s");
     let restart = async {
         let begins = |line: &Line| {
-            line.in_run("step begins", "restart.0") && line.field("step") == Some("work 2/3")
+            line.in_run("step started", "restart.0") && line.field("step") == Some("work 2/3")
         };
         system.log.line("the second step", begins).await;
         system.kill_server().await;

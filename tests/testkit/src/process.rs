@@ -92,8 +92,8 @@ pub fn async_rpc(arguments: &[&str], settings: &[(&str, &str)]) -> Command {
 
 /// Replaces the settings of the system in the environment of `command`.
 pub fn set(command: &mut Command, settings: &[(&str, &str)]) {
-    let is_setting =
-        |name: &str| ["NODE_", "GATEWAY_", "OTEL_"].iter().any(|prefix| name.starts_with(prefix));
+    const PREFIXES: [&str; 4] = ["NODE_", "GATEWAY_", "EMBEDDED_SERVER_", "OTEL_"];
+    let is_setting = |name: &str| PREFIXES.iter().any(|prefix| name.starts_with(prefix));
     for (name, _) in std::env::vars().filter(|(name, _)| is_setting(name)) {
         command.env_remove(name);
     }

@@ -15,10 +15,10 @@ use crate::{
 };
 
 /// The last line of the launcher's summary.
-const LAST_LINE: &str = "Ctrl-C ends everything.";
+const LAST_LINE: &str = "Press Ctrl-C to stop everything.";
 
 /// What precedes the command in the launcher's line about a process that has exited.
-const RESTART: &str = "To start it again: ";
+const RESTART: &str = "Restart it with: ";
 
 /// A launcher with its processes.
 pub struct System {
@@ -177,7 +177,7 @@ impl System {
 
     /// Starts another gateway with settings of its own. Returns a client of it.
     pub async fn another_gateway(&self, instance: &str, settings: &[(&str, &str)]) -> Http {
-        let arguments = ["gateway", "--server", &self.server_url, "--port", "0"];
+        let arguments = ["gateway", "--server", &self.server_url, "--listen", "127.0.0.1:0"];
         Http::new(&self.start_process(instance, &arguments, settings).await)
     }
 
