@@ -14,12 +14,6 @@
 //! with `ASYNC_RPC_DOCKER=1`, on the images that `docker/offline-images.sh` has made if they are
 //! there. A command that is neither run nor in [`NOT_RUN`] is a failure.
 
-#[allow(dead_code, reason = "each of the test binaries uses a part of it")]
-#[path = "docker/deployment.rs"]
-mod deployment;
-#[allow(dead_code, reason = "each of the test binaries uses a part of it")]
-#[path = "support/http.rs"]
-mod http;
 #[path = "readme/markdown.rs"]
 mod markdown;
 #[path = "readme/names.rs"]
@@ -36,6 +30,8 @@ use std::{
     sync::Mutex,
     time::{Duration, Instant},
 };
+
+use testkit::deployment;
 
 use crate::{
     deployment::Deployment,
@@ -115,9 +111,13 @@ fn what_the_readme_names_is_there() {
     let readme = read("README.md");
     let commands: Vec<&str> =
         blocks(&readme).iter().flat_map(Block::commands).map(|(command, _)| command).collect();
-    let source = ["crates/node/src/config.rs", "crates/node/src/logging.rs", "services/gateway/src/config.rs"]
-        .map(read)
-        .concat();
+    let source = [
+        "crates/node/src/config.rs",
+        "crates/node/src/logging.rs",
+        "services/gateway/src/config.rs",
+    ]
+    .map(read)
+    .concat();
     let deployment = defaults_of_the_example();
     for code in inline_code(&readme) {
         let first = code.split([' ', '=']).next().unwrap_or_default();
@@ -394,7 +394,9 @@ impl Reader {
 
     fn end(&mut self) {
         self.end_terminals();
-        self.containers = None;
+        if let Some(containers) = self.containers.take() {
+            containers.stop().unwrap_or_else(|left| panic!("{left}"));
+        }
     }
 
     /// Ends what runs, as Ctrl-C does.
