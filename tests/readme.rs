@@ -18,6 +18,8 @@
 //! there. A command that is neither run nor in [`NOT_RUN`] is a failure. So is a link without a
 //! target, a file that does not exist, and a setting that no `--help` knows.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by it")]
+
 #[path = "readme/copy.rs"]
 mod copy;
 #[allow(dead_code, reason = "each of the test binaries uses a part of it")]

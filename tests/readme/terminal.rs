@@ -150,6 +150,7 @@ impl Terminal {
         assert!(expected, "{status}:\n{}", self.tail());
     }
 
+    #[expect(clippy::disallowed_methods, reason = "no runtime here, and no wait with a time-out")]
     fn ended(&mut self) -> Option<std::process::ExitStatus> {
         let start = Instant::now();
         while start.elapsed() < DEADLINE {
