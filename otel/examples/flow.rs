@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use resonate_otel::{Identity, Telemetry, Traced};
+use resonate_otel::{Identity, Telemetry, TracedNetwork};
 use resonate_sdk::prelude::*;
 
 #[resonate_sdk::function]
@@ -32,7 +32,7 @@ async fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
         version: env!("CARGO_PKG_VERSION"),
     })?;
     let network = HttpNetwork::new(url, None, Some("example".to_owned()), None);
-    let traced = Arc::new(Traced::new(Arc::new(network), &telemetry));
+    let traced = Arc::new(TracedNetwork::new(Arc::new(network), &telemetry));
     let resonate = Resonate::new(ResonateConfig { network: Some(traced), ..Default::default() });
     resonate.register(double)?;
     resonate.register(greet)?;
@@ -40,7 +40,7 @@ async fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     let answer: String = resonate.rpc("flow", "greet", 21).await?;
     println!("{answer}");
     resonate.stop().await?;
-    // Blocking: what is queued is sent before the process ends.
+    // It blocks until the queued spans are sent.
     tokio::task::spawn_blocking(move || telemetry.shutdown()).await?;
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Names of attributes, events and headers that this crate writes.
+//! Names of the attributes, events, headers and log targets that this crate writes.
 
 /// Id of the durable promise that a span is about.
 pub const PROMISE_ID: &str = "resonate.promise.id";
@@ -14,17 +14,17 @@ pub const TASK_VERSION: &str = "resonate.task.version";
 pub const RUN_OUTCOME: &str = "resonate.run.outcome";
 /// True on a run that took over from a dead one, and on a step that it ran again.
 pub const TAKEOVER: &str = "resonate.takeover";
-/// True on a request that found its promise, started by an earlier one.
+/// True on a request that found a promise which an earlier one had created.
 pub const RECONNECTED: &str = "resonate.reconnected";
-/// The process that a lease belonged to: `service.instance.id` of another process.
+/// The process that lost a lease: its `service.instance.id`.
 pub const LEASE_INSTANCE: &str = "resonate.lease.instance";
 
-/// Event on a step that a dead run had begun: from here on another process ran it again.
+/// Event on a step that a dead run had begun: the moment from which another process ran it again.
 pub const TAKEOVER_EVENT: &str = "takeover";
-/// Which process that was.
+/// The process that ran it again.
 pub const INSTANCE: &str = "resonate.instance";
 
-/// OpenTelemetry's name of the event of a failed attempt, and its attributes.
+/// OpenTelemetry's event for a failed attempt.
 pub const EXCEPTION: &str = "exception";
 /// Type of the error of a failed attempt.
 pub const EXCEPTION_TYPE: &str = "exception.type";
@@ -37,3 +37,6 @@ pub(crate) const HEADER_INSTANCE: &str = "resonate-otel-instance";
 pub(crate) const HEADER_VERSION: &str = "resonate-otel-version";
 /// In `value.headers` of a promise that a task's run settled: the process and the version.
 pub(crate) const HEADER_SETTLER: &str = "resonate-otel-settler";
+
+/// The `tracing` target of the spans of single requests to the Resonate Server.
+pub(crate) const REQUEST_TARGET: &str = "resonate_otel::request";

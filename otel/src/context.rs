@@ -1,72 +1,104 @@
-//! Trace context in the headers of durable promises, and contexts that follow from a promise.
+//! Trace context in the headers of durable promises, and ids that follow from a promise.
 
 use std::{
-    collections::HashMap,
+    borrow::Cow,
     hash::Hasher,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use opentelemetry::{
     Context, SpanId, TraceId, global,
+    propagation::{Extractor, Injector},
     trace::{FutureExt, SpanContext, TraceContextExt},
 };
 use tracing::Instrument;
+use wire::{Pairs, Promise};
 
-/// `param.headers` or `value.headers` of a promise.
-pub(crate) type Headers = HashMap<String, String>;
+struct Reader<'a>(&'a Pairs<'a>);
 
-/// Reads a context with whatever propagator is set. `None`: the headers carry none.
-pub(crate) fn extract(headers: &Headers) -> Option<Context> {
+impl Extractor for Reader<'_> {
+    fn get(&self, key: &str) -> Option<&str> {
+        self.0.get(key)
+    }
+
+    fn keys(&self) -> Vec<&str> {
+        self.0.iter().map(|(name, _)| name).collect()
+    }
+}
+
+struct Writer(Pairs<'static>);
+
+impl Injector for Writer {
+    fn set(&mut self, key: &str, value: String) {
+        self.0.set(key.to_owned(), value);
+    }
+}
+
+/// Reads a context with the global propagator. `None`: the headers carry none.
+pub(crate) fn extract(headers: &Pairs) -> Option<Context> {
     let context = global::get_text_map_propagator(|propagator| {
-        propagator.extract_with_context(&Context::new(), headers)
+        propagator.extract_with_context(&Context::new(), &Reader(headers))
     });
     context.span().span_context().is_valid().then_some(context)
 }
 
-/// What the propagator writes for `context`.
-pub(crate) fn inject(context: &Context) -> Headers {
-    let mut headers = Headers::new();
-    global::get_text_map_propagator(|propagator| propagator.inject_context(context, &mut headers));
-    headers
+/// The context in the headers of a promise.
+pub(crate) fn of_promise(promise: &Promise) -> Option<Context> {
+    promise.param.headers.as_ref().and_then(extract)
 }
 
-/// Takes the caller's span and trace context along into a future that is run elsewhere, as in
-/// `tokio::spawn`. A span alone carries no context where tracing is turned off.
+/// What the global propagator writes for `context`.
+pub(crate) fn inject(context: &Context) -> Pairs<'static> {
+    let mut headers = Writer(Pairs::default());
+    global::get_text_map_propagator(|propagator| propagator.inject_context(context, &mut headers));
+    headers.0
+}
+
+/// The trace id in the headers of a promise, in hexadecimal digits.
+pub fn trace_id(headers: &Pairs) -> Option<String> {
+    extract(headers).as_ref().and_then(trace_id_of)
+}
+
+/// The trace id of a context, in hexadecimal digits.
+pub(crate) fn trace_id_of(context: &Context) -> Option<String> {
+    let span = context.span();
+    span.span_context().is_valid().then(|| span.span_context().trace_id().to_string())
+}
+
+/// Carries the caller's span and trace context into a future that runs elsewhere, as in
+/// `tokio::spawn`. A span alone carries no context where tracing is off.
 pub fn in_current_context<F: Future>(future: F) -> impl Future<Output = F::Output> {
     future.in_current_span().with_current_context()
 }
 
-/// The context of a span: what its children have as their parent.
+/// The context that the children of a span have as their parent.
 pub(crate) fn child_of(parent: &Context, span: SpanContext) -> Context {
     parent.with_remote_span_context(span)
 }
 
-/// The time of a promise's `createdAt`, `settledAt` or `timeoutAt`, in milliseconds of the
-/// server's clock.
+/// The time of a promise's `createdAt`, `settledAt` or `timeoutAt`: milliseconds of the server's
+/// clock.
 pub(crate) fn time(milliseconds: i64) -> SystemTime {
     UNIX_EPOCH + Duration::from_millis(milliseconds.try_into().unwrap_or_default())
 }
 
 /// A trace id that every process derives alike for a promise that carries no context.
-pub(crate) fn derived_trace_id(promise: &str, created_at: i64) -> TraceId {
-    let halves = [
-        hash("trace id, first half", promise, created_at),
-        hash("trace id, second half", promise, created_at),
-    ];
+pub(crate) fn derived_trace_id(promise: &Promise) -> TraceId {
+    let halves = [hash("trace id, first half", promise), hash("trace id, second half", promise)];
     TraceId::from(u128::from(halves[0]) << 64 | u128::from(halves[1]))
 }
 
 /// A span id for `what` that every process derives alike.
-pub(crate) fn derived_span_id(what: &str, promise: &str, created_at: i64) -> SpanId {
-    SpanId::from(hash(what, promise, created_at))
+pub(crate) fn derived_span_id(what: &str, promise: &Promise) -> SpanId {
+    SpanId::from(hash(what, promise))
 }
 
-fn hash(what: &str, promise: &str, created_at: i64) -> u64 {
+fn hash(what: &str, Promise { id, created_at, .. }: &Promise<'_>) -> u64 {
     let mut hash = seahash::SeaHasher::new();
     hash.write(what.as_bytes());
-    hash.write_i64(created_at);
-    hash.write(promise.as_bytes());
-    // Zero would be no valid id.
+    hash.write_i64(*created_at);
+    hash.write(Cow::as_ref(id).as_bytes());
+    // Zero is not a valid id.
     hash.finish().max(1)
 }
 
@@ -88,23 +120,29 @@ mod tests {
         );
         let headers = inject(&child_of(&Context::new(), span));
         assert_eq!(
-            headers["traceparent"],
-            "00-00000000000000000000000000000001-0000000000000002-01"
+            headers.get("traceparent"),
+            Some("00-00000000000000000000000000000001-0000000000000002-01")
         );
+        assert_eq!(trace_id(&headers).as_deref(), Some("00000000000000000000000000000001"));
         let found = extract(&headers).expect("it was just written");
         assert_eq!(found.span().span_context().span_id(), SpanId::from(2));
-        assert!(extract(&Headers::new()).is_none());
-        assert!(
-            extract(&Headers::from([("traceparent".to_owned(), "nonsense".to_owned())])).is_none()
-        );
+        assert!(extract(&Pairs::default()).is_none());
+        assert!(extract(&Pairs::from_iter([("traceparent", "nonsense")])).is_none());
     }
 
     #[test]
     fn derived_ids_follow_from_promise_and_time_alone() {
-        let id = derived_trace_id("flow", 1_700_000_000_000);
-        assert_eq!(id, derived_trace_id("flow", 1_700_000_000_000));
-        assert_ne!(id, derived_trace_id("flow", 1_700_000_000_001));
-        assert_ne!(id, derived_trace_id("flow.0", 1_700_000_000_000));
-        assert_ne!(derived_span_id("received", "flow", 1), derived_span_id("timed out", "flow", 1));
+        let promise = |id: &str, created_at: i64| -> Promise<'static> {
+            let text = format!(
+                r#"{{"id": "{id}", "state": "pending", "timeoutAt": 0, "createdAt": {created_at}}}"#
+            );
+            serde_json::from_str::<Promise>(&text).unwrap().into_owned()
+        };
+        let id = derived_trace_id(&promise("flow", 1_700_000_000_000));
+        assert_eq!(id, derived_trace_id(&promise("flow", 1_700_000_000_000)));
+        assert_ne!(id, derived_trace_id(&promise("flow", 1_700_000_000_001)));
+        assert_ne!(id, derived_trace_id(&promise("flow.0", 1_700_000_000_000)));
+        let flow = promise("flow", 1);
+        assert_ne!(derived_span_id("received", &flow), derived_span_id("timed out", &flow));
     }
 }

@@ -1,7 +1,7 @@
-//! Spans that are made when everything about them is known: with their ids and all their times.
+//! Makes spans once everything about them is known: ids, times, attributes.
 //!
-//! A span that was started must be ended by the same process and cannot be taken back, so none is
-//! started for something that another process may end.
+//! A started span must be ended by the same process and cannot be discarded, so none is started
+//! for something that another process may end.
 
 use std::{borrow::Cow, time::SystemTime};
 
@@ -14,12 +14,12 @@ use opentelemetry_sdk::trace::{
     SpanLinks, SpanProcessor,
 };
 
-use crate::export::Shared;
+use crate::export::SharedProcessor;
 
-/// Makes ids, asks the sampler, and hands finished spans on.
+/// Makes ids, asks the sampler, and hands finished spans to the processor.
 #[derive(Debug)]
 pub(crate) struct Emitter {
-    pub processor: Shared,
+    pub processor: SharedProcessor,
     pub sampler: Box<dyn ShouldSample>,
     pub ids: RandomIdGenerator,
     pub scope: InstrumentationScope,
@@ -40,8 +40,8 @@ pub(crate) struct Finished {
 }
 
 impl Emitter {
-    /// The ids of a new span under `parent`; a trace of its own where there is no parent, with
-    /// the sampler asked once.
+    /// The ids of a new span under `parent`. Without a parent it starts a trace, and the sampler is
+    /// asked once.
     pub fn child(&self, parent: &Context, name: &str, kind: &SpanKind) -> SpanContext {
         let parent = parent.span().span_context().clone();
         match parent.is_valid() {
@@ -65,7 +65,7 @@ impl Emitter {
         SpanContext::new(trace, span, flags, false, sampled.trace_state)
     }
 
-    /// Hands a span to the batch processor. What is not sampled ends there.
+    /// Hands a span to the processor, which ignores it if it is not sampled.
     pub fn emit(&self, span: Finished) {
         let mut events = SpanEvents::default();
         events.events = span.events;
@@ -76,8 +76,8 @@ impl Emitter {
             span_kind: span.kind,
             name: span.name,
             start_time: span.start,
-            // Server and process may disagree by a little; a span that ends before it starts
-            // would be drawn as broken.
+            // The clocks of server and process may differ a little. No span may end before it
+            // starts.
             end_time: span.end.max(span.start),
             attributes: span.attributes,
             dropped_attributes_count: 0,

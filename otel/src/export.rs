@@ -1,4 +1,4 @@
-//! From finished spans to the collector: bounded, counted, and never in a flow's way.
+//! From finished spans to the collector: bounded, counted, and never slowing a flow.
 
 use std::{
     sync::{
@@ -12,13 +12,13 @@ use opentelemetry::Context;
 use opentelemetry_sdk::{
     Resource,
     error::OTelSdkResult,
-    trace::{BatchSpanProcessor, Span, SpanData, SpanExporter, SpanProcessor},
+    trace::{Span, SpanData, SpanExporter, SpanProcessor},
 };
 
-/// What became of the spans of this process.
+/// How many spans of this process were exported or lost.
 #[derive(Debug, Default)]
 pub struct Counts {
-    /// Accepted, and not handed to the exporter yet.
+    /// Accepted, not handed to the exporter yet.
     queued: AtomicU64,
     exported: AtomicU64,
     dropped: AtomicU64,
@@ -26,7 +26,7 @@ pub struct Counts {
 }
 
 impl Counts {
-    /// Spans that the collector has accepted.
+    /// Spans that the collector accepted.
     pub fn exported(&self) -> u64 {
         self.exported.load(Ordering::Relaxed)
     }
@@ -36,29 +36,29 @@ impl Counts {
         self.dropped.load(Ordering::Relaxed)
     }
 
-    /// Spans that were lost because the collector was out of reach or refused them.
+    /// Spans that were lost because the collector was unreachable or refused them.
     pub fn failed(&self) -> u64 {
         self.failed.load(Ordering::Relaxed)
     }
 }
 
-/// The batch processor, shared by the tracer provider and this crate's own spans. The SDK does
-/// not expose how many spans its queue refused, so the bound is kept here.
+/// A span processor, shared by the tracer provider and this crate's own spans. The SDK does not
+/// expose how many spans its batch queue refused, so the bound is kept here.
 #[derive(Debug, Clone)]
-pub(crate) struct Shared {
-    batch: Arc<BatchSpanProcessor>,
+pub(crate) struct SharedProcessor {
+    inner: Arc<dyn SpanProcessor>,
     counts: Arc<Counts>,
     bound: u64,
 }
 
-impl Shared {
-    /// `bound` must be at most the queue size of `batch`.
-    pub fn new(batch: BatchSpanProcessor, counts: Arc<Counts>, bound: u64) -> Self {
-        Self { batch: Arc::new(batch), counts, bound }
+impl SharedProcessor {
+    /// `bound`: spans that wait in `inner` at most; not above its own queue size.
+    pub fn new(inner: impl SpanProcessor + 'static, counts: Arc<Counts>, bound: u64) -> Self {
+        Self { inner: Arc::new(inner), counts, bound }
     }
 }
 
-impl SpanProcessor for Shared {
+impl SpanProcessor for SharedProcessor {
     fn on_start(&self, _: &mut Span, _: &Context) {}
 
     fn on_end(&self, span: SpanData) {
@@ -70,30 +70,30 @@ impl SpanProcessor for Shared {
             self.counts.dropped.fetch_add(1, Ordering::Relaxed);
             return;
         }
-        self.batch.on_end(span);
+        self.inner.on_end(span);
     }
 
     fn force_flush(&self) -> OTelSdkResult {
-        self.batch.force_flush()
+        self.inner.force_flush()
     }
 
     fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
-        self.batch.shutdown_with_timeout(timeout)
+        self.inner.shutdown_with_timeout(timeout)
     }
 }
 
-/// An exporter that counts, and says once when the collector goes and once when it is back.
+/// An exporter that counts, and logs each outage of the collector once, and its end once.
 #[derive(Debug)]
-pub(crate) struct Watched<E> {
+pub(crate) struct CountingExporter<E> {
     pub exporter: E,
     pub counts: Arc<Counts>,
     pub endpoint: String,
-    /// Who says so in the log: many processes may write to one.
+    /// For log lines: many processes may write to one log.
     pub instance: String,
     pub down: AtomicBool,
 }
 
-impl<E: SpanExporter> SpanExporter for Watched<E> {
+impl<E: SpanExporter> SpanExporter for CountingExporter<E> {
     async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
         let spans = batch.len() as u64;
         self.counts.queued.fetch_sub(spans, Ordering::Relaxed);
@@ -108,14 +108,14 @@ impl<E: SpanExporter> SpanExporter for Watched<E> {
                         collector = self.endpoint,
                         failed,
                         dropped,
-                        "the trace collector is back; counts of lost spans are since the start"
+                        "span export recovered"
                     );
                 }
             }
             Err(error) => {
                 self.counts.failed.fetch_add(spans, Ordering::Relaxed);
                 if !self.down.swap(true, Ordering::Relaxed) {
-                    tracing::warn!(instance = self.instance, collector = self.endpoint, %error, "the trace collector does not take spans; flows go on without them");
+                    tracing::warn!(instance = self.instance, collector = self.endpoint, %error, "span export is failing; flows are not affected");
                 }
             }
         }
@@ -144,7 +144,7 @@ mod tests {
     };
     use opentelemetry_sdk::{
         error::OTelSdkError,
-        trace::{BatchConfigBuilder, SpanEvents, SpanLinks},
+        trace::{BatchConfigBuilder, BatchSpanProcessor, SpanEvents, SpanLinks},
     };
     use std::{
         sync::mpsc::{Receiver, sync_channel},
@@ -192,7 +192,7 @@ mod tests {
     fn every_span_is_exported_failed_or_dropped_and_the_queue_is_bounded() {
         let (answer, answers) = sync_channel(16);
         let counts = Arc::new(Counts::default());
-        let exporter = Watched {
+        let exporter = CountingExporter {
             exporter: Collector(answers.into()),
             counts: counts.clone(),
             endpoint: "test".to_owned(),
@@ -202,7 +202,7 @@ mod tests {
         let config =
             BatchConfigBuilder::default().with_max_queue_size(8).with_max_export_batch_size(2);
         let batch = BatchSpanProcessor::builder(exporter).with_batch_config(config.build()).build();
-        let shared = Shared::new(batch, counts.clone(), 8);
+        let shared = SharedProcessor::new(batch, counts.clone(), 8);
         shared.on_end(span(TraceFlags::default()));
         for _ in 0..100 {
             shared.on_end(span(TraceFlags::SAMPLED));

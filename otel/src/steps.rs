@@ -1,4 +1,4 @@
-//! What a step tells about itself while it runs: `ctx.run` carries no name.
+//! What steps report while they run: `ctx.run` carries no name.
 
 use std::{collections::HashMap, sync::Mutex, time::SystemTime};
 
@@ -14,7 +14,7 @@ pub(crate) struct Steps(Mutex<HashMap<String, Note>>);
 pub(crate) struct Note {
     pub name: Option<String>,
     pub events: Vec<Event>,
-    /// The message of the last failed attempt.
+    /// Message of the last failed attempt.
     pub error: Option<String>,
 }
 

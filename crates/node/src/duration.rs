@@ -1,16 +1,16 @@
-//! Durations as people type them: an integer and a unit, `500ms`, `6s`, `10m`, `24h`.
+//! Durations as people type them: `500ms`, `6s`, `10m`, `24h`.
 
 use std::time::Duration;
 
 /// Reads a duration: an integer followed by `ms`, `s`, `m` or `h`.
 ///
 /// # Errors
-/// Says what is allowed; the caller knows which variable or parameter it was.
+/// What is expected. The caller knows which setting it was.
 pub fn parse(text: &str) -> Result<Duration, String> {
-    let allowed = || format!("{text:?} is not an integer with ms, s, m or h, such as 500ms or 6s");
+    let expected = || "expected a duration such as 500ms or 3s".to_owned();
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
-    let number: u64 = number.parse().map_err(|_| allowed())?;
+    let number: u64 = number.parse().map_err(|_| expected())?;
     let milliseconds = match unit {
         "ms" => Some(number),
         "s" => number.checked_mul(1_000),
@@ -18,10 +18,10 @@ pub fn parse(text: &str) -> Result<Duration, String> {
         "h" => number.checked_mul(3_600_000),
         _ => None,
     };
-    milliseconds.map(Duration::from_millis).ok_or_else(allowed)
+    milliseconds.map(Duration::from_millis).ok_or_else(expected)
 }
 
-/// Writes a duration the way [`parse`] reads it, in the largest unit that holds it exactly.
+/// Writes a duration as [`parse`] reads it, in the largest unit that is exact.
 pub fn format(duration: Duration) -> String {
     let milliseconds = duration.as_millis();
     match milliseconds {
@@ -68,9 +68,9 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_is_no_duration() {
+    fn other_texts_are_refused() {
         for text in ["", "6", "s", "-1s", "1.5s", " 1s", "1 s", "1S", "99999999999999999h", "1d"] {
-            assert!(parse(text).unwrap_err().contains("integer"), "{text}");
+            assert!(parse(text).unwrap_err().contains("duration"), "{text}");
         }
     }
 }

@@ -1,8 +1,8 @@
-//! Errors of functions, as they travel through durable promises.
+//! Errors of functions, as they pass through durable promises.
 
 use resonate_sdk::error::Error;
 
-/// The SDK writes this before the message each time that an error passes a promise.
+/// The SDK puts this before the message each time an error passes through a promise.
 const PREFIX: &str = "application error: ";
 
 /// An error of a function.
@@ -10,7 +10,7 @@ pub fn application(message: impl Into<String>) -> Error {
     Error::Application { message: message.into() }
 }
 
-/// The message that the failing function gave, without what each promise on its way put before it.
+/// The message of the failing function, without what the SDK put before it.
 pub fn message(text: &str) -> &str {
     let mut text = text;
     while let Some(rest) = text.strip_prefix(PREFIX) {
@@ -31,7 +31,7 @@ pub(crate) fn kind(error: &Error) -> &'static str {
     }
 }
 
-/// The same error without the prefixes that it gathered.
+/// The same error without those prefixes.
 pub(crate) fn plain(error: Error) -> Error {
     match error {
         Error::Application { message: text } => application(message(&text)),
@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_message_passes_promises_unchanged() {
+    fn a_message_passes_through_promises_unchanged() {
         let passed = application(application(application("no").to_string()).to_string());
         assert_eq!(plain(passed).to_string(), "application error: no");
         assert_eq!(message("application error: application error: no"), "no");

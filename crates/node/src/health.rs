@@ -5,6 +5,8 @@ use std::{net::SocketAddr, time::Duration};
 use axum::{Router, http::StatusCode, routing::get};
 use tokio::sync::watch;
 
+use crate::launched::tell_launcher;
+
 /// `GET /healthz`: the process is alive. `GET /readyz`: its message stream is up; 503 otherwise.
 pub fn routes<S: Clone + Send + Sync + 'static>(up: watch::Receiver<bool>) -> Router<S> {
     let ready = move || {
@@ -20,13 +22,13 @@ pub fn routes<S: Clone + Send + Sync + 'static>(up: watch::Receiver<bool>) -> Ro
 /// Asks the process that listens on `address` whether it is ready.
 ///
 /// # Errors
-/// What to tell the user: it is not there, not ready, or silent for two seconds.
+/// It is not there, not ready, or does not answer within two seconds.
 pub async fn check(address: SocketAddr) -> Result<(), String> {
     let url = format!("http://{address}/readyz");
     let client = reqwest::Client::builder()
         .no_proxy()
-        // It is asked every few seconds in each container: reading the system's certificates, for
-        // a request without TLS, would be most of the work.
+        // Each container asks every few seconds. Reading the system's certificates, for a request
+        // without TLS, would be most of the work.
         .tls_certs_only([])
         .timeout(Duration::from_secs(2))
         .build();
@@ -38,5 +40,13 @@ pub async fn check(address: SocketAddr) -> Result<(), String> {
         Ok(answer) if answer.status().is_success() => Ok(()),
         Ok(answer) => Err(format!("{url}: {}", answer.text().await.unwrap_or_default().trim())),
         Err(error) => Err(format!("{url}: {error}")),
+    }
+}
+
+/// Reports once that the process is ready: to the log and to a launcher.
+pub async fn report_ready(mut up: watch::Receiver<bool>, address: SocketAddr, instance: &str) {
+    if up.wait_for(|up| *up).await.is_ok() {
+        tracing::info!(instance, health = %address, pid = std::process::id(), "ready");
+        tell_launcher(address);
     }
 }

@@ -1,16 +1,18 @@
-//! The node runtime: what every process of the system shares.
+//! The runtime of a process: what every service and the gateway share.
 //!
 //! | module | what it is for |
 //! | --- | --- |
-//! | [`config`] | settings: defaults, file, environment |
-//! | [`transport`] | requests and messages of the Resonate Server, repeated, fenced, drained |
-//! | [`Service`] | a group and its functions, guarded against poison |
-//! | [`step()`] | checkpointed steps, retried |
-//! | [`Options`] | what a request may ask of a flow |
+//! | [`Service`] | a group and its functions |
+//! | [`step()`] | checkpointed steps, with retries |
+//! | [`server`] | the way to the Resonate Server, layer by layer |
+//! | [`config`], [`settings`] | settings: command line, environment, file, defaults |
+//! | [`cli`] | command lines; a process from its start to its end |
+//! | [`stop`], [`launched`] | signals; the socket to the launcher |
 //! | [`health`] | `/healthz`, `/readyz` and the command that asks for them |
-//! | [`lifecycle`] | start, signals, drain, exit codes |
+//! | [`logging`], [`error`] | log lines; why a process ended, and its exit code |
+//! | [`errors`] | errors of functions |
 //!
-//! A service is its functions and `node::main`:
+//! It knows no flow. A service is its functions and `node::main`:
 //!
 //! ```no_run
 //! use node::prelude::*;
@@ -21,28 +23,32 @@
 //! }
 //!
 //! fn main() -> std::process::ExitCode {
-//!     node::main(Service::new("service-j").function(greet))
+//!     node::main(Service::new("greeter").function(greet))
 //! }
 //! ```
 
+pub mod cli;
 pub mod config;
 pub mod duration;
+pub mod error;
 pub mod errors;
+mod guard;
 pub mod health;
-pub mod lifecycle;
+pub mod launched;
 pub mod logging;
-mod options;
+mod process;
+pub mod server;
 mod service;
+pub mod settings;
 mod step;
-pub mod transport;
+pub mod stop;
 
-pub use lifecycle::main;
-pub use options::{Options, STEP};
+pub use cli::main;
 pub use service::Service;
 pub use step::step;
 
 /// What a service's file uses.
 pub mod prelude {
-    pub use crate::{Options, Service, step};
+    pub use crate::{Service, step};
     pub use resonate_sdk::{error::Result, prelude::Context};
 }

@@ -2,46 +2,80 @@
 
 use std::io::IsTerminal;
 
-use resonate_otel::Telemetry;
+use clap::ValueEnum;
+use resonate_otel::{Identity, Telemetry};
 use tracing_subscriber::{
     EnvFilter, Layer, Registry, filter::LevelFilter, fmt, layer::SubscriberExt,
     util::SubscriberInitExt,
 };
 
-use crate::config::{Error, Settings};
+use crate::{error::Error, launched::LAUNCHED, settings::SettingError};
 
-/// The SDKs report what the transport, the runtime and the exporter report too, with more context.
-/// A target turns off all that begin like it, the tracing crate's too: that has things to say.
+/// The SDKs report what the layers, the runtime and the exporter report too, with more context.
+/// Turning a target off turns off all that begin like it, so the tracing crate is turned on again.
 const DEFAULT: &str = "info,resonate=off,resonate_sdk=off,resonate_otel=info,opentelemetry=off";
 
-/// Starts logging and tracing for this process, by `NODE_LOG` (a filter as of `tracing-subscriber`) and
-/// `NODE_LOG_FORMAT` (`human` or `json`).
+/// What is logged, and how.
+#[derive(Debug, Clone, clap::Args)]
+pub struct LogSettings {
+    /// What is logged: a filter of tracing-subscriber, such as info,node=debug
+    #[arg(long, env = "NODE_LOG", value_name = "FILTER", default_value = "info", value_parser = filter)]
+    pub log: String,
+    /// How lines are written
+    #[arg(long, env = "NODE_LOG_FORMAT", value_name = "FORMAT", default_value = "human")]
+    pub log_format: LogFormat,
+}
+
+/// How log lines are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Human,
+    /// One JSON object a line.
+    Json,
+}
+
+fn filter(text: &str) -> Result<String, String> {
+    match EnvFilter::try_new(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(error) => Err(format!("expected a filter such as info,node=debug ({error})")),
+    }
+}
+
+/// Starts tracing and logging of a process. The end of the value flushes its spans.
 ///
 /// # Errors
-/// One of the two cannot be used.
-pub fn start(telemetry: Option<&Telemetry>) -> Result<(), Error> {
-    let settings = Settings::load("NODE")?;
-    let filter = |text: &str| {
-        EnvFilter::try_new(text)
-            .map_err(|error| format!("a filter such as info,node=debug is expected ({error})"))
-    };
-    let default = EnvFilter::new(DEFAULT);
-    let filter = settings.get("log", default, |text| filter(&format!("{DEFAULT},{text}")))?;
-    let json = settings.get("log_format", false, |text| match text {
-        "human" => Ok(false),
-        "json" => Ok(true),
-        _ => Err("human or json is expected".to_owned()),
-    })?;
+/// A setting of either is unusable.
+pub fn telemetry(identity: Identity, settings: &LogSettings) -> Result<Telemetry, Error> {
+    let telemetry = Telemetry::start(identity)?;
+    start(settings, Some(&telemetry))?;
+    Ok(telemetry)
+}
+
+/// Starts logging.
+///
+/// # Errors
+/// The filter is unusable.
+pub fn start(settings: &LogSettings, telemetry: Option<&Telemetry>) -> Result<(), Error> {
+    let filter = EnvFilter::try_new(format!("{DEFAULT},{}", settings.log))
+        .map_err(|error| SettingError::new("NODE_LOG", &settings.log, error.to_string()))?;
     let lines = fmt::layer().with_writer(std::io::stderr).with_target(false);
-    let lines = match json {
-        true => lines.json().flatten_event(true).boxed(),
-        false => lines.with_ansi(std::io::stderr().is_terminal()).boxed(),
+    let lines = match settings.log_format {
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+        LogFormat::Human => lines.with_ansi(std::io::stderr().is_terminal()).boxed(),
     };
-    // Whoever logs at debug level wants to see single requests in traces too.
+    // At debug level, single requests are spans too.
     let requests = filter.max_level_hint().is_some_and(|level| level >= LevelFilter::DEBUG);
     let spans = telemetry.and_then(|telemetry| telemetry.layer(requests));
     let subscriber = Registry::default().with(lines.with_filter(filter)).with(spans);
-    // A second start in one process, as in tests, keeps the first one's settings.
+    // A second start in one process, as in tests, keeps the settings of the first one.
     let _ = subscriber.try_init();
     Ok(())
+}
+
+/// Logs names of settings that mean nothing. Under a launcher, the launcher has done so.
+pub fn report_unknown(names: &[String]) {
+    if std::env::var_os(LAUNCHED).is_none() {
+        names.iter().for_each(|name| tracing::warn!(name, "unknown setting"));
+    }
 }

@@ -10,23 +10,23 @@ use resonate_sdk::{
 };
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::{config::Config, errors, transport::Runs};
+use crate::{config::Config, errors, server::Leases};
 
-/// What the process lends to each function that it runs, as a dependency of the SDK.
+/// What every function of this process can reach, as a dependency of the SDK.
 pub(crate) struct Runtime {
     pub instance: String,
-    pub runs: Arc<Runs>,
-    pub traced: Arc<Traced>,
+    pub leases: Arc<Leases>,
+    pub traced: Traced,
     pub attempts: usize,
     pub retry_delay: Duration,
     pub retry_max_delay: Duration,
 }
 
 impl Runtime {
-    pub fn new(config: &Config, runs: Arc<Runs>, traced: Arc<Traced>) -> Self {
+    pub fn new(config: &Config, instance: &str, leases: Arc<Leases>, traced: Traced) -> Self {
         Self {
-            instance: config.instance.clone(),
-            runs,
+            instance: instance.to_owned(),
+            leases,
             traced,
             attempts: config.attempts,
             retry_delay: config.retry_delay,
@@ -35,8 +35,8 @@ impl Runtime {
     }
 }
 
-/// The pauses between the attempts of a step: one less than there are attempts.
-fn pauses(attempts: usize, first: Duration, longest: Duration) -> impl Iterator<Item = Duration> {
+/// The delays between the attempts of a step: one less than there are attempts.
+fn backoff(attempts: usize, first: Duration, longest: Duration) -> impl Iterator<Item = Duration> {
     ExponentialBuilder::new()
         .with_min_delay(first)
         .with_max_delay(longest)
@@ -45,14 +45,14 @@ fn pauses(attempts: usize, first: Duration, longest: Duration) -> impl Iterator<
         .build()
 }
 
-/// Runs `body` as a step called `name`: once it has succeeded its result is remembered, and no
-/// later run of the function runs it again. A step that is interrupted runs again from its start.
+/// Runs `body` as a step called `name`. Its result is stored, and no later run of the function runs
+/// it again. A step that is interrupted runs again from its start.
 ///
-/// `body` gets the number of the attempt, from 1. A failed attempt is repeated after a pause that
+/// `body` gets the number of the attempt, from 1. A failed attempt is retried after a delay that
 /// doubles, with jitter (`NODE_ATTEMPTS`, `NODE_RETRY_DELAY`, `NODE_RETRY_MAX_DELAY`).
 ///
 /// # Errors
-/// The error of the last attempt, which is remembered like a result; or the run was given up.
+/// The error of the last attempt, which is stored like a result; or the run was abandoned.
 pub async fn step<T, F, Fut>(ctx: &Context, name: String, body: F) -> Result<T>
 where
     T: Serialize + DeserializeOwned + Send + Sync + 'static,
@@ -62,7 +62,7 @@ where
     ctx.run(Named(body), name).await
 }
 
-/// A body that the SDK can run; the step's name is its argument, so that it is stored too.
+/// A body that the SDK can run. The step's name is its argument.
 struct Named<F>(F);
 
 impl<T, F, Fut> Durable<String, T> for Named<F>
@@ -78,9 +78,9 @@ where
         let info = env.into_info();
         let runtime = info.get_dependency::<Runtime>();
         let promise = info.id();
-        tracing::info!(step = name, promise, "step begins");
+        tracing::info!(step = name, promise, "step started");
         runtime.traced.name_step(promise, &name);
-        let mut pauses = pauses(runtime.attempts, runtime.retry_delay, runtime.retry_max_delay);
+        let mut delays = backoff(runtime.attempts, runtime.retry_delay, runtime.retry_max_delay);
         let mut attempt = 1;
         loop {
             let error = match (self.0)(attempt).await {
@@ -95,12 +95,12 @@ where
                 errors::kind(&error),
                 errors::message(&error.to_string()),
             );
-            let Some(pause) = pauses.next() else {
-                tracing::warn!(step = name, promise, attempt, %error, "step failed for good");
+            let Some(delay) = delays.next() else {
+                tracing::warn!(step = name, promise, attempt, %error, "step failed, no attempts left");
                 return Err(errors::plain(error));
             };
-            tracing::warn!(step = name, promise, attempt, %error, ?pause, "step failed, will be tried again");
-            tokio::time::sleep(pause).await;
+            tracing::warn!(step = name, promise, attempt, %error, ?delay, "step failed, retrying");
+            tokio::time::sleep(delay).await;
             attempt += 1;
         }
     }
@@ -111,13 +111,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pauses_double_up_to_the_bound_and_are_one_less_than_the_attempts() {
+    fn delays_double_up_to_the_bound_and_are_one_less_than_the_attempts() {
         let (first, longest) = (Duration::from_millis(100), Duration::from_secs(2));
-        let pauses: Vec<_> = pauses(7, first, longest).collect();
-        assert_eq!(pauses.len(), 6);
-        for (n, pause) in pauses.iter().enumerate() {
+        let delays: Vec<_> = backoff(7, first, longest).collect();
+        assert_eq!(delays.len(), 6);
+        for (n, delay) in delays.iter().enumerate() {
             let least = (first * 2_u32.pow(n as u32)).min(longest);
-            assert!((least..=2 * least).contains(pause), "pause {n}: {pause:?}");
+            assert!((least..=2 * least).contains(delay), "delay {n}: {delay:?}");
         }
     }
 }

@@ -9,6 +9,7 @@
 //! | [`call`] | function calls and errors inside promises |
 //! | [`Request`], [`Answer`], [`Message`] | one of each as text, parsed once |
 //! | [`Exchange`] | the interface between two layers of a process |
+//! | `scripted` | with the feature `testing`: a server for unit tests of layers |
 //!
 //! Data structures borrow from the text they were read from, so that a process reads each request
 //! and answer once and copies little. This crate knows the protocol only: no HTTP, no SDK, no flow.
@@ -23,6 +24,8 @@ pub mod operation;
 mod pairs;
 pub mod record;
 mod request;
+#[cfg(feature = "testing")]
+pub mod scripted;
 
 pub use address::Address;
 pub use answer::{Answer, AnswerBody, NotAnAnswer};

@@ -1,6 +1,6 @@
 //! A request as text, parsed once.
 
-use std::{fmt, ops::Range};
+use std::{borrow::Cow, fmt, ops::Range, sync::Arc};
 
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -17,8 +17,8 @@ use crate::{
 pub type Deadline = watch::Receiver<Instant>;
 
 struct View<'a> {
-    kind: std::borrow::Cow<'a, str>,
-    corr_id: std::borrow::Cow<'a, str>,
+    kind: Cow<'a, str>,
+    corr_id: Cow<'a, str>,
     operation: Operation<'a>,
 }
 
@@ -31,9 +31,10 @@ self_cell::self_cell!(
 );
 
 /// A request to the server. Its text is parsed once, and sent as it came in but for the changes
-/// that a layer makes.
+/// that a layer makes. Clones share the text.
+#[derive(Clone)]
 pub struct Request {
-    parsed: Parsed,
+    parsed: Arc<Parsed>,
     /// Parts of the text that are replaced when it is sent.
     changes: Vec<(Range<usize>, String)>,
     deadline: Option<Deadline>,
@@ -54,7 +55,7 @@ impl Request {
                 operation,
             })
         })?;
-        Ok(Self { parsed, changes: Vec::new(), deadline: None })
+        Ok(Self { parsed: Arc::new(parsed), changes: Vec::new(), deadline: None })
     }
 
     /// A request of a process's own. `kind` and `data` must fit.
@@ -87,10 +88,15 @@ impl Request {
         self.deadline.as_ref()
     }
 
-    /// Sets until when it is repeated.
+    /// Repeats it until `deadline`, wherever that moves.
     pub fn with_deadline(mut self, deadline: Deadline) -> Self {
         self.deadline = Some(deadline);
         self
+    }
+
+    /// Repeats it until `end`. An end that has passed means one attempt.
+    pub fn until(self, end: Instant) -> Self {
+        self.with_deadline(watch::channel(end).1)
     }
 
     /// Adds headers to the promise that is created, or to the value of the one that is settled.
@@ -126,22 +132,21 @@ impl Request {
     }
 
     /// The text to send.
-    pub fn into_text(mut self) -> String {
-        let Self { parsed, changes, .. } = &mut self;
-        let text = parsed.borrow_owner();
-        changes.sort_by_key(|(range, _)| range.start);
-        let mut changed = String::with_capacity(text.len() + 256);
+    pub fn text(&self) -> Cow<'_, str> {
+        let text = self.parsed.borrow_owner();
+        if self.changes.is_empty() {
+            return Cow::Borrowed(text);
+        }
+        let added: usize = self.changes.iter().map(|(_, part)| part.len()).sum();
+        let mut changed = String::with_capacity(text.len() + added);
         let mut from = 0;
-        for (range, part) in changes {
+        for (range, part) in &self.changes {
             changed.push_str(&text[from..range.start]);
             changed.push_str(part);
             from = range.end;
         }
-        if from == 0 {
-            return self.parsed.into_owner();
-        }
         changed.push_str(&text[from..]);
-        changed
+        Cow::Owned(changed)
     }
 
     /// Where `part`, which is a part of the text, is in it.
@@ -153,6 +158,7 @@ impl Request {
     fn replace(&mut self, range: Range<usize>, text: String) {
         self.changes.retain(|(there, _)| *there != range);
         self.changes.push((range, text));
+        self.changes.sort_by_key(|(range, _)| range.start);
     }
 }
 
@@ -178,7 +184,7 @@ mod tests {
     }
 
     fn sent(request: Request) -> Value {
-        serde_json::from_str(&request.into_text()).unwrap()
+        serde_json::from_str(&request.text()).unwrap()
     }
 
     #[test]
@@ -187,7 +193,7 @@ mod tests {
             r#"{"kind": "task.acquire",  "head":{"corrId":"1","version":"x"}, "data":{"id":"a","version":0,"pid":"p","ttl":1}}"#,
             r#"{"kind":"schedule.create","head":{"corrId":"1","version":"x"},"data":{"any": [1, 2]}}"#,
         ] {
-            assert_eq!(Request::parse(text.to_owned()).unwrap().into_text(), text);
+            assert_eq!(Request::parse(text.to_owned()).unwrap().text(), text);
         }
         assert!(Request::parse("{}".to_owned()).is_err());
     }

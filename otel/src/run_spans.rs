@@ -1,4 +1,5 @@
-//! The runs of this process: from acquire to suspend, fulfil, release or fence.
+//! The spans of runs and leases: what this process does from acquire to suspend, fulfil, release
+//! or fence.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -12,14 +13,14 @@ use opentelemetry::{
 };
 use tokio::{task::AbortHandle, time::Instant};
 
+use wire::Promise;
+
 use crate::{
     attributes as key,
     emit::{Emitter, Finished},
-    setup::Identity,
-    wire::Promise,
 };
 
-/// A run that lasts longer shows that it holds its lease.
+/// A run that lasts longer has a span of its lease.
 const FIRST_LEASE_SPAN: Duration = Duration::from_millis(200);
 
 /// After the first minute of a run, lease spans are this long.
@@ -28,15 +29,15 @@ const LATER_LEASE_SPANS: Duration = Duration::from_secs(60);
 /// How a run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// It waits for other promises; another run goes on when they are settled.
+    /// It waits for other promises; another run continues when they are settled.
     Suspended,
     /// The function returned a value.
     Fulfilled,
     /// The function failed.
     Rejected,
-    /// It was given back for another process to go on.
+    /// It was released for another process to continue.
     Released,
-    /// Its lease was lost, or its promise was settled by somebody else.
+    /// Its lease was lost, or another run settled its promise.
     Fenced,
 }
 
@@ -67,7 +68,7 @@ pub(crate) struct Run {
     begun: Instant,
     /// The last heartbeat, or the acquisition.
     renewed: Instant,
-    /// Steps that a dead run left: (promise id, instance, version of the task).
+    /// Steps that a dead run left pending: (promise id, instance, version of the task).
     inherited: Vec<(String, String, i64)>,
     timer: Option<AbortHandle>,
 }
@@ -82,7 +83,7 @@ impl Run {
     ) -> Self {
         Self {
             version,
-            promise: promise.id.clone(),
+            promise: promise.id.to_string(),
             function: promise.function().unwrap_or_default(),
             group: promise.group().map(str::to_owned),
             context,
@@ -96,9 +97,9 @@ impl Run {
         }
     }
 
-    /// Pending steps that an earlier run began: it ended without settling them, so its lease
-    /// expired. A run that is suspended, or that drains, leaves none.
-    pub fn inherit<'a>(&mut self, pending: impl Iterator<Item = &'a Promise>) {
+    /// Notes the pending steps that an earlier run began: it ended without settling them, so its
+    /// lease expired. A run that is suspended, or that drains, leaves none.
+    pub fn inherit<'a>(&mut self, pending: impl Iterator<Item = &'a Promise<'a>>) {
         for step in pending {
             let version =
                 step.param.header(key::HEADER_VERSION).and_then(|version| version.parse().ok());
@@ -106,34 +107,36 @@ impl Run {
                 (step.param.header(key::HEADER_INSTANCE), version)
                 && version < self.version
             {
-                self.inherited.push((step.id.clone(), instance.to_owned(), version));
+                self.inherited.push((step.id.to_string(), instance.to_owned(), version));
             }
         }
     }
 }
 
-/// The runs by the id of their task.
-pub(crate) struct Runs {
+/// The runs that have not ended, by the id of their task.
+pub(crate) struct OpenRuns {
     runs: Arc<Mutex<HashMap<String, Run>>>,
     emitter: Option<Arc<Emitter>>,
     instance: String,
 }
 
-impl Runs {
-    pub fn new(emitter: Option<Arc<Emitter>>, identity: &Identity) -> Self {
-        Self { runs: Arc::default(), emitter, instance: identity.instance.clone() }
+impl OpenRuns {
+    /// Without an emitter, only the contexts of runs are kept.
+    pub fn new(emitter: Option<Arc<Emitter>>, instance: &str) -> Self {
+        Self { runs: Arc::default(), emitter, instance: instance.to_owned() }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Run>> {
         self.runs.lock().expect("no holder of this lock panics")
     }
 
+    /// The context that the promise of `task` carries, while it runs here.
     pub fn context(&self, task: &str) -> Option<Context> {
         self.lock().get(task).map(|run| run.context.clone())
     }
 
-    /// The context of the run that a step belongs to, and when it was taken over, if a dead run
-    /// had begun the step.
+    /// The context of the run that `step` belongs to, and when that run took the step over from a
+    /// dead one, if it did.
     pub fn step(&self, task: &str, step: &str) -> Option<(Context, Option<SystemTime>)> {
         let runs = self.lock();
         let run = runs.get(task)?;
@@ -141,6 +144,7 @@ impl Runs {
         Some((run.context.clone(), taken_over.then_some(run.start)))
     }
 
+    /// A run has begun.
     pub fn begin(&self, task: &str, mut run: Run) {
         if let Some(emitter) = &self.emitter {
             self.emit_lost_leases(emitter, &run);
@@ -158,13 +162,13 @@ impl Runs {
             run.timer = Some(timer.abort_handle());
         }
         let before = self.lock().insert(task.to_owned(), run);
-        // A run of the same task that never ended here: its lease expired unnoticed.
+        // An earlier run of the task that never ended here: its lease expired unnoticed.
         if let Some(before) = before {
             self.emit_run(before, Outcome::Fenced);
         }
     }
 
-    /// Ends a run and emits its span. False if it is not here: it has ended before.
+    /// Ends a run and emits its span. False: it had ended before.
     pub fn end(&self, task: &str, version: i64, outcome: Outcome) -> bool {
         let run = {
             let mut runs = self.lock();
@@ -178,14 +182,14 @@ impl Runs {
         true
     }
 
-    /// The server has renewed the lease of a run.
+    /// The server has confirmed a heartbeat of a run.
     pub fn heartbeat(&self, task: &str, version: i64) {
         let Some(emitter) = &self.emitter else { return };
         let mut runs = self.lock();
         let Some(run) = runs.get_mut(task).filter(|run| run.version == version) else { return };
         let gap = std::mem::replace(&mut run.renewed, Instant::now()).elapsed();
         if gap > run.lease {
-            // The lease may have been lost in between: nothing is claimed about that time.
+            // The lease may have been lost in between, so no span covers this gap.
             run.marked = SystemTime::now();
             return;
         }
@@ -223,15 +227,15 @@ impl Runs {
         });
     }
 
-    /// The time in which no heartbeat of a dead process came.
+    /// The spans of the time in which a dead process sent no heartbeat.
     fn emit_lost_leases(&self, emitter: &Emitter, run: &Run) {
-        let mut said = HashSet::new();
+        let mut reported = HashSet::new();
         for (_, instance, version) in &run.inherited {
-            if !said.insert(version) {
+            if !reported.insert(version) {
                 continue;
             }
-            // A step names the run that created it. If others ran it again and died as well, the
-            // last of them left no name.
+            // A step names the run that created it. If later runs of the step died too, the last
+            // of them left no name.
             let name = match version + 1 == run.version {
                 true => format!("lease of {instance} expired"),
                 false => "lease expired".to_owned(),
@@ -247,7 +251,7 @@ impl Runs {
                 end: run.start,
                 attributes,
                 events: Vec::new(),
-                status: Status::error("no heartbeat came for as long as the lease lasts"),
+                status: Status::error("no heartbeat for the length of the lease"),
             });
         }
     }
@@ -263,7 +267,7 @@ fn of_run(run: &Run) -> Vec<KeyValue> {
     attributes
 }
 
-/// A lease span since the last one.
+/// Emits a lease span since the last one.
 fn mark(emitter: &Emitter, instance: &str, run: &mut Run) {
     let now = SystemTime::now();
     emitter.emit(Finished {

@@ -1,0 +1,70 @@
+//! The way of a process to the Resonate Server: layers with one interface, `wire::Exchange`.
+//!
+//! | layer, from the top | what it knows |
+//! | --- | --- |
+//! | `adapter` | the SDK's `Network`: requests and answers as text |
+//! | `runs` | leases, fencing, drain, poison: what may be sent, and until when |
+//! | [`resonate_otel::Traced`] | contexts and spans |
+//! | `repeat` | time-outs, backoff, deadlines: which answers are answers |
+//! | `http` | one request and its answer; `stream`: the messages of the server |
+//!
+//! A process that only creates and awaits promises uses the same layers without the upper two:
+//! [`client`].
+
+mod adapter;
+mod http;
+mod leases;
+mod poison;
+mod repeat;
+mod runs;
+mod stream;
+
+use std::sync::Arc;
+
+use resonate_otel::{Telemetry, Traced};
+
+pub use self::stream::{ConnectionId, Listener, MessageStream};
+pub(crate) use self::{adapter::SdkNetwork, leases::Leases, runs::Runs};
+use self::{http::Http, repeat::Repeat};
+use crate::config::Config;
+
+/// The layers of a process that runs functions.
+pub(crate) struct Stack {
+    pub network: Arc<SdkNetwork>,
+    pub runs: Arc<Runs>,
+    pub traced: Traced,
+    pub stream: Arc<MessageStream>,
+}
+
+/// The layers of one process of `group` that runs `functions`. The message stream is not open yet.
+pub(crate) fn stack(
+    config: &Config,
+    group: &str,
+    instance: &str,
+    functions: Vec<&'static str>,
+    telemetry: &Telemetry,
+) -> Stack {
+    let id = ConnectionId::Instance(instance.to_owned());
+    let (traced, stream) = client(config, group, id, telemetry);
+    let next = Arc::new(traced.clone());
+    let runs = Arc::new(Runs::new(next, config, group, instance, functions));
+    let stream = Arc::new(stream);
+    let network =
+        Arc::new(SdkNetwork::new(runs.clone(), traced.clone(), stream.clone(), group, instance));
+    Stack { network, runs, traced, stream }
+}
+
+/// The layers of a process of `group` that only creates and awaits promises, and its message
+/// stream, which is not open yet.
+pub fn client(
+    config: &Config,
+    group: &str,
+    id: ConnectionId,
+    telemetry: &Telemetry,
+) -> (Traced, MessageStream) {
+    let http = Http::new(config);
+    let stream = MessageStream::new(http.clone(), group, id);
+    let server = http.server().to_owned();
+    let repeat = Repeat::new(Arc::new(http), &server, config);
+    (Traced::new(Arc::new(repeat), telemetry), stream)
+}

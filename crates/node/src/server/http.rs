@@ -1,0 +1,121 @@
+//! One request and its answer, by HTTP.
+
+use std::time::Duration;
+
+use tokio::time::timeout;
+use wire::{Answer, Exchange, ExchangeError, Request};
+
+use crate::config::Config;
+
+/// The HTTP client of one process. Clones share its connections.
+#[derive(Clone)]
+pub(crate) struct Http {
+    client: reqwest::Client,
+    url: String,
+    /// The URL without credentials, for people.
+    server: String,
+    request_timeout: Duration,
+}
+
+impl Http {
+    pub fn new(config: &Config) -> Self {
+        let client = reqwest::Client::builder()
+            .connect_timeout(config.connect_timeout)
+            // The message stream is silent while there is no work, and the server sends no
+            // keep-alive: without these a dead connection would look like an idle one.
+            .tcp_keepalive(Duration::from_secs(5))
+            .tcp_keepalive_interval(Duration::from_secs(2))
+            .tcp_keepalive_retries(3)
+            .tcp_nodelay(true)
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .build()
+            .expect("a client without TLS files or proxies can be built");
+        Self {
+            client,
+            url: config.server_url.clone(),
+            server: without_credentials(&config.server_url),
+            request_timeout: config.request_timeout,
+        }
+    }
+
+    /// The server's address, without credentials.
+    pub fn server(&self) -> &str {
+        &self.server
+    }
+
+    /// Opens the message stream of the connection `id` of `group`.
+    pub async fn open_stream(
+        &self,
+        group: &str,
+        id: &str,
+    ) -> Result<reqwest::Response, ExchangeError> {
+        let url = format!("{}/poll/{group}/{id}", self.url);
+        let response = match timeout(self.request_timeout, self.client.get(url).send()).await {
+            Ok(response) => response.map_err(|error| self.unreachable(cause(&error)))?,
+            Err(_) => {
+                let reason = format!("no answer within {:?}", self.request_timeout);
+                return Err(self.unreachable(reason));
+            }
+        };
+        match response.status() {
+            status if status.is_success() => Ok(response),
+            status => Err(self.unreachable(format!("it answered {status}"))),
+        }
+    }
+
+    fn unreachable(&self, reason: String) -> ExchangeError {
+        ExchangeError::Unreachable { server: self.server.clone(), reason }
+    }
+}
+
+#[async_trait::async_trait]
+impl Exchange for Http {
+    async fn exchange(&self, request: Request) -> Result<Answer, ExchangeError> {
+        let post = self.client.post(&self.url).header("content-type", "application/json");
+        let read = async {
+            let response = post.body(request.text().into_owned()).send().await?;
+            Ok((response.status(), response.text().await?))
+        };
+        let (status, text) =
+            read.await.map_err(|error: reqwest::Error| self.unreachable(cause(&error)))?;
+        Answer::parse(&request, text)
+            .map_err(|error| self.unreachable(format!("{error} (HTTP status {status})")))
+    }
+}
+
+/// The innermost cause says more than reqwest's own line, which repeats the address.
+fn cause(error: &reqwest::Error) -> String {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    cause.to_string()
+}
+
+fn without_credentials(url: &str) -> String {
+    match reqwest::Url::parse(url) {
+        Ok(mut parsed) if !parsed.username().is_empty() || parsed.password().is_some() => {
+            // It fails for URLs without a host, which were refused as a setting.
+            let _ = parsed.set_username("").and_then(|()| parsed.set_password(None));
+            parsed.as_str().trim_end_matches('/').to_owned()
+        }
+        _ => url.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_are_not_shown() {
+        for (url, shown) in [
+            ("http://user:secret@resonate:8001", "http://resonate:8001"),
+            ("http://user@resonate:8001/base", "http://resonate:8001/base"),
+            ("http://127.0.0.1:8001", "http://127.0.0.1:8001"),
+        ] {
+            assert_eq!(without_credentials(url), shown);
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! The runs that this process holds, each with its lease.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, MutexGuard},
+    time::Duration,
+};
+
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
+use wire::Deadline;
+
+/// Why a run may no longer change promises. The SDK cannot abort a run, so its later requests are
+/// withheld instead: an error of the transport must not become the error of the function.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Abandoned {
+    /// Another process holds the task, or its promise is settled.
+    #[error("fenced: another process holds the task")]
+    Fenced,
+    /// The server did not answer for as long as the lease lasts.
+    #[error("lease lost: the Resonate Server was unreachable for the whole lease")]
+    Unreachable,
+    /// This process was told to stop.
+    #[error("draining: another process continues")]
+    Draining,
+}
+
+struct Run {
+    version: i64,
+    lease: Duration,
+    /// When the lease ends, counted from the moment that its last renewal was sent: at the server
+    /// it ends later.
+    ends: watch::Sender<Instant>,
+    abandoned: Option<Abandoned>,
+}
+
+/// The runs of this process by the id of their task, at most one of each task.
+#[derive(Default)]
+pub(crate) struct Leases {
+    runs: Mutex<HashMap<String, Run>>,
+    ended: Notify,
+}
+
+impl Leases {
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Run>> {
+        self.runs.lock().expect("no holder of this lock panics")
+    }
+
+    fn with<R>(&self, id: &str, version: i64, read: impl FnOnce(&mut Run) -> R) -> Option<R> {
+        self.lock().get_mut(id).filter(|run| run.version == version).map(read)
+    }
+
+    /// A run begins, by a request that was sent at `sent`.
+    pub fn begin(&self, id: &str, version: i64, sent: Instant, lease: Duration) {
+        let ends = watch::Sender::new(sent + lease);
+        let run = Run { version, lease, ends, abandoned: None };
+        self.lock().insert(id.to_owned(), run);
+    }
+
+    /// A run has ended.
+    pub fn end(&self, id: &str, version: i64) {
+        let mut runs = self.lock();
+        if runs.get(id).is_some_and(|run| run.version == version) {
+            runs.remove(id);
+            self.ended.notify_waiters();
+        }
+    }
+
+    /// A renewal that was sent at `sent` was confirmed.
+    pub fn renew(&self, id: &str, version: i64, sent: Instant) {
+        self.with(id, version, |run| run.ends.send_replace(sent + run.lease));
+    }
+
+    /// Whether a heartbeat is worth a request: not in the first quarter of a lease. Returns when
+    /// the lease ends.
+    pub fn wants_heartbeat(&self, id: &str, version: i64) -> Option<Instant> {
+        self.with(id, version, |run| {
+            let ends = *run.ends.borrow();
+            let fresh = ends.saturating_duration_since(Instant::now()) > run.lease * 3 / 4;
+            (run.abandoned.is_none() && !fresh).then_some(ends)
+        })?
+    }
+
+    /// A run may no longer change promises. The first reason stands. False: it was known before.
+    pub fn abandon(&self, id: &str, version: i64, reason: Abandoned) -> bool {
+        let first = |run: &mut Run| {
+            let first = run.abandoned.is_none();
+            run.abandoned.get_or_insert(reason);
+            first
+        };
+        self.with(id, version, first).unwrap_or(false)
+    }
+
+    /// The lease of a run that may change promises.
+    ///
+    /// # Errors
+    /// Why it may not. A run that is not here is fenced.
+    pub fn check(&self, id: &str, version: i64) -> Result<Deadline, Abandoned> {
+        let check = |run: &mut Run| match run.abandoned {
+            None => Ok(run.ends.subscribe()),
+            Some(reason) => Err(reason),
+        };
+        self.with(id, version, check).unwrap_or(Err(Abandoned::Fenced))
+    }
+
+    /// The version of the run of `id`: how often its task was acquired, this time included.
+    pub fn version(&self, id: &str) -> Option<i64> {
+        self.lock().get(id).map(|run| run.version)
+    }
+
+    /// All runs, as (task id, version).
+    pub fn all(&self) -> Vec<(String, i64)> {
+        self.lock().iter().map(|(id, run)| (id.clone(), run.version)).collect()
+    }
+
+    /// Waits until there is no run of `id`.
+    pub async fn wait_for_end_of(&self, id: &str) {
+        self.wait_until(|| self.version(id).is_none()).await;
+    }
+
+    /// Waits until there is no run at all.
+    pub async fn wait_for_end(&self) {
+        self.wait_until(|| self.lock().is_empty()).await;
+    }
+
+    async fn wait_until(&self, reached: impl Fn() -> bool) {
+        loop {
+            let ended = self.ended.notified();
+            tokio::pin!(ended);
+            // Listen before looking: an end between the two would be missed.
+            ended.as_mut().enable();
+            if reached() {
+                return;
+            }
+            ended.await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LEASE: Duration = Duration::from_secs(4);
+
+    #[tokio::test]
+    async fn only_the_held_version_may_continue_and_the_first_reason_stands() {
+        let leases = Leases::default();
+        leases.begin("x", 2, Instant::now(), LEASE);
+        assert!(leases.check("x", 2).is_ok());
+        assert_eq!(leases.check("x", 1).unwrap_err(), Abandoned::Fenced);
+        assert!(leases.abandon("x", 2, Abandoned::Draining));
+        assert!(!leases.abandon("x", 2, Abandoned::Fenced));
+        assert_eq!(leases.check("x", 2).unwrap_err(), Abandoned::Draining);
+        leases.end("x", 1);
+        assert_eq!(leases.version("x"), Some(2));
+        leases.end("x", 2);
+        assert_eq!(leases.version("x"), None);
+        assert!(!leases.abandon("x", 2, Abandoned::Fenced));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_fresh_lease_needs_no_heartbeat_and_a_renewal_moves_its_end() {
+        let leases = Leases::default();
+        let start = Instant::now();
+        leases.begin("x", 1, start, LEASE);
+        let deadline = leases.check("x", 1).unwrap();
+        assert_eq!(leases.wants_heartbeat("x", 1), None);
+        tokio::time::advance(LEASE / 4).await;
+        assert_eq!(leases.wants_heartbeat("x", 1), Some(start + LEASE));
+        assert_eq!(leases.wants_heartbeat("x", 2), None);
+        leases.renew("x", 1, Instant::now());
+        assert_eq!(*deadline.borrow(), start + LEASE / 4 + LEASE);
+        assert_eq!(leases.wants_heartbeat("x", 1), None);
+    }
+
+    #[tokio::test]
+    async fn waiting_ends_with_the_last_run() {
+        let leases = std::sync::Arc::new(Leases::default());
+        leases.begin("x", 1, Instant::now(), LEASE);
+        let waiting = tokio::spawn({
+            let leases = leases.clone();
+            async move { leases.wait_for_end().await }
+        });
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        leases.end("x", 1);
+        waiting.await.unwrap();
+    }
+}

@@ -1,0 +1,170 @@
+//! Repeats requests until they are answered or their time is over.
+
+use std::{sync::Arc, time::Duration};
+
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use tokio::time::{Instant, sleep_until, timeout};
+use wire::{Answer, Exchange, ExchangeError, Request};
+
+use crate::config::Config;
+
+/// Delays between attempts: short, because the server usually answers as soon as it is back.
+pub(super) fn backoff() -> ExponentialBackoff {
+    ExponentialBuilder::new()
+        .with_min_delay(Duration::from_millis(10))
+        .with_max_delay(Duration::from_millis(100))
+        .without_max_times()
+        .with_jitter()
+        .build()
+}
+
+/// The layer that repeats. Statuses from 500 are no answers: a proxy or a failing store sends them.
+pub(super) struct Repeat {
+    next: Arc<dyn Exchange>,
+    server: String,
+    attempt_timeout: Duration,
+    /// How long a request without a deadline of its own is repeated.
+    patience: Duration,
+}
+
+impl Repeat {
+    /// The layer above `next`, which asks `server`, an address for people.
+    pub fn new(next: Arc<dyn Exchange>, server: &str, config: &Config) -> Self {
+        Self {
+            next,
+            server: server.to_owned(),
+            attempt_timeout: config.request_timeout,
+            patience: config.lease,
+        }
+    }
+
+    async fn attempt(&self, request: Request) -> Result<Answer, ExchangeError> {
+        let unreachable =
+            |reason| ExchangeError::Unreachable { server: self.server.clone(), reason };
+        match timeout(self.attempt_timeout, self.next.exchange(request)).await {
+            Ok(Ok(answer)) if answer.status() >= 500 => {
+                let (status, reason) = (answer.status(), answer.reason());
+                Err(unreachable(format!("it answered {status}: {reason}")))
+            }
+            Ok(result) => result,
+            Err(_) => Err(unreachable(format!("no answer within {:?}", self.attempt_timeout))),
+        }
+    }
+}
+
+#[async_trait::async_trait]
+impl Exchange for Repeat {
+    /// Sends the request at least once, and again until its deadline, which is read after each
+    /// attempt: a lease may have been renewed.
+    async fn exchange(&self, request: Request) -> Result<Answer, ExchangeError> {
+        let patience = Instant::now() + self.patience;
+        let mut backoff = backoff();
+        let mut repeated = false;
+        loop {
+            let error = match self.attempt(request.clone()).await {
+                Ok(mut answer) => {
+                    answer.repeated = repeated;
+                    return Ok(answer);
+                }
+                Err(error) => error,
+            };
+            let next = Instant::now() + backoff.next().unwrap_or_default();
+            let deadline = request.deadline().map_or(patience, |deadline| *deadline.borrow());
+            if next >= deadline {
+                return Err(error);
+            }
+            tracing::debug!(%error, kind = request.kind(), "retrying a request");
+            sleep_until(next).await;
+            repeated = true;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+    use tokio::sync::watch;
+    use wire::{
+        operation::TaskRef,
+        scripted::{Reply, Scripted},
+    };
+
+    fn release() -> Request {
+        Request::new("task.release", &TaskRef { id: "x".into(), version: 1 })
+    }
+
+    /// The layer above a server that gives these replies in turn, the last one again and again.
+    fn rig(replies: Vec<Reply>) -> (Repeat, Scripted) {
+        let mut replies = replies.into_iter();
+        let mut last = Reply::Lost;
+        let server = Scripted::new(move |_, _| {
+            last = replies.next().unwrap_or(last.clone());
+            last.clone()
+        });
+        let repeat = Repeat {
+            next: Arc::new(server.clone()),
+            server: "http://server".to_owned(),
+            attempt_timeout: Duration::from_secs(2),
+            patience: Duration::from_secs(3),
+        };
+        (repeat, server)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refusal_is_an_answer_and_only_a_later_attempt_is_marked_as_repeated() {
+        let refused = Reply::Answer(409, json!("stale"));
+        let (repeat, _) = rig(vec![refused.clone()]);
+        let answer = repeat.exchange(release()).await.unwrap();
+        assert_eq!((answer.status(), answer.repeated), (409, false));
+        let failing = Reply::Answer(503, json!("store"));
+        let (repeat, server) = rig(vec![failing, Reply::Lost, refused]);
+        let answer = repeat.exchange(release()).await.unwrap();
+        assert_eq!((answer.status(), answer.repeated), (409, true));
+        assert_eq!(server.kinds().len(), 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_is_repeated_until_its_deadline_wherever_that_moves() {
+        let (repeat, _) = rig(vec![Reply::Lost]);
+        let start = Instant::now();
+        repeat.exchange(release()).await.unwrap_err();
+        assert!((2_800..=3_000).contains(&start.elapsed().as_millis()), "{:?}", start.elapsed());
+
+        let (repeat, server) = rig(vec![Reply::Lost]);
+        repeat.exchange(release().until(Instant::now())).await.unwrap_err();
+        assert_eq!(server.kinds().len(), 1, "a deadline that has passed means one attempt");
+
+        let (repeat, _) = rig(vec![Reply::Lost]);
+        let start = Instant::now();
+        let (renew, deadline) = watch::channel(start + Duration::from_secs(1));
+        let renewal = async {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            renew.send_replace(start + Duration::from_secs(5));
+        };
+        let (result, ()) =
+            tokio::join!(repeat.exchange(release().with_deadline(deadline)), renewal);
+        assert!(result.unwrap_err().to_string().contains("lost"));
+        assert!((4_800..=5_000).contains(&start.elapsed().as_millis()), "{:?}", start.elapsed());
+    }
+
+    /// A server that never answers.
+    struct Silent;
+
+    #[async_trait::async_trait]
+    impl Exchange for Silent {
+        async fn exchange(&self, _: Request) -> Result<Answer, ExchangeError> {
+            std::future::pending().await
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_attempt_without_an_answer_ends() {
+        let (mut repeat, _) = rig(Vec::new());
+        repeat.next = Arc::new(Silent);
+        let start = Instant::now();
+        let error = repeat.exchange(release()).await.unwrap_err();
+        assert!(error.to_string().ends_with("no answer within 2s"), "{error}");
+        assert!(start.elapsed() <= Duration::from_secs(5), "{:?}", start.elapsed());
+    }
+}

@@ -1,0 +1,57 @@
+//! When a process is to stop.
+
+use std::io::Read;
+
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+};
+
+use crate::{error::Error, launched::launcher};
+
+/// Exit code of a process that a second signal ended during its drain.
+const EXIT_INTERRUPTED: i32 = 130;
+
+/// Tells when this process is to stop: at SIGTERM, SIGINT, or the end of its launcher.
+pub struct Stop(watch::Receiver<bool>);
+
+impl Stop {
+    /// Starts to listen. A second signal ends the process at once.
+    ///
+    /// # Errors
+    /// The system does not let this process listen for signals.
+    pub fn listen(instance: &str) -> Result<Self, Error> {
+        let listen = |kind| signal(kind).map_err(|error| Error::Other(error.to_string()));
+        let mut terminate = listen(SignalKind::terminate())?;
+        let mut interrupt = listen(SignalKind::interrupt())?;
+        let (stop, stopped) = watch::channel(false);
+        let instance = instance.to_owned();
+        let signalled = stop.clone();
+        tokio::spawn(async move {
+            loop {
+                tokio::select! {
+                    _ = terminate.recv() => {}
+                    _ = interrupt.recv() => {}
+                }
+                if signalled.send_replace(true) {
+                    tracing::warn!(instance, "second signal: exiting now");
+                    std::process::exit(EXIT_INTERRUPTED);
+                }
+            }
+        });
+        if let Some(mut socket) = launcher() {
+            // In a thread, because the socket is a blocking one. It ends with the process.
+            std::thread::spawn(move || {
+                let _ = socket.read(&mut [0]);
+                stop.send_replace(true);
+            });
+        }
+        Ok(Self(stopped))
+    }
+
+    /// Waits until the process is to stop.
+    pub async fn requested(&mut self) {
+        // The sender lives as long as the process.
+        let _ = self.0.wait_for(|stop| *stop).await;
+    }
+}

@@ -1,0 +1,222 @@
+//! The spans of promises: calls, timers, steps and invocations.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+
+use opentelemetry::{
+    Context, KeyValue, SpanId,
+    trace::{Event, SpanContext, SpanKind, Status, TraceContextExt},
+};
+use wire::{Promise, PromiseState};
+
+use crate::{
+    attributes as key, context,
+    emit::{Emitter, Finished},
+    steps::Note,
+};
+
+/// Clocks that differ by more are worth a line in the log.
+const CLOCK_SKEW: Duration = Duration::from_millis(100);
+
+/// A call or timer that is being created.
+pub(crate) struct Creation {
+    /// The context that its span is a child of.
+    pub parent: Context,
+    /// The ids of its span.
+    pub span: SpanContext,
+    /// When the request was sent.
+    pub start: SystemTime,
+}
+
+/// Makes the spans of promises.
+pub(crate) struct PromiseSpans {
+    emitter: Arc<Emitter>,
+    instance: String,
+    skew_reported: AtomicBool,
+}
+
+impl PromiseSpans {
+    pub fn new(emitter: Arc<Emitter>, instance: &str) -> Self {
+        Self { emitter, instance: instance.to_owned(), skew_reported: AtomicBool::new(false) }
+    }
+
+    /// The span of a promise that this process has created: its call or timer. A step has one when
+    /// it is settled.
+    pub fn created(&self, creation: Creation, promise: &Promise) {
+        let Creation { parent, span, start } = creation;
+        let end = SystemTime::now();
+        let created = context::time(promise.created_at);
+        self.compare_clocks(start, created, end);
+        let (name, kind, start, end) = if promise.is_timer() {
+            let due = context::time(promise.timeout_at);
+            // By the clock of this process, which computed the due time.
+            let length = due.duration_since(start).unwrap_or_default();
+            (format!("sleep {:?}", requested(length)), SpanKind::Internal, created, due)
+        } else if let Some(function) = promise.function().filter(|_| !promise.is_step()) {
+            (format!("rpc {function}"), SpanKind::Producer, start, end)
+        } else {
+            return;
+        };
+        self.emitter.emit(Finished {
+            name: name.into(),
+            kind,
+            context: span,
+            parent: parent.span().span_context().span_id(),
+            start,
+            end,
+            attributes: attributes(promise),
+            events: Vec::new(),
+            status: Status::Unset,
+        });
+    }
+
+    fn compare_clocks(&self, sent: SystemTime, server: SystemTime, answered: SystemTime) {
+        let ahead = server.duration_since(answered).unwrap_or_default();
+        let behind = sent.duration_since(server).unwrap_or_default();
+        let skew = ahead.max(behind);
+        if skew > CLOCK_SKEW && !self.skew_reported.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                ?skew,
+                "clock skew between this process and the Resonate Server; spans may not line up"
+            );
+        }
+    }
+
+    /// A step that this process has settled: from its creation, by whichever process, until now.
+    /// `taken_over`: when this run took the step over from a dead one.
+    pub fn step(
+        &self,
+        run: &Context,
+        promise: &Promise,
+        mut note: Note,
+        taken_over: Option<SystemTime>,
+    ) {
+        let parent = run.span().span_context().clone();
+        // The run that created the step chose the id, so the step has one span however often it ran.
+        let context = match context::of_promise(promise) {
+            Some(context) => self.emitter.sibling(&parent, context.span().span_context().span_id()),
+            None => self.emitter.child(run, "step", &SpanKind::Internal),
+        };
+        let mut attributes = vec![
+            KeyValue::new(key::PROMISE_ID, promise.id.to_string()),
+            KeyValue::new(key::PROMISE_STATE, promise.state.as_str()),
+        ];
+        if let Some(taken_over) = taken_over {
+            attributes.push(KeyValue::new(key::TAKEOVER, true));
+            // Where in the span the crash ends and the second attempt begins.
+            let by = vec![KeyValue::new(key::INSTANCE, self.instance.clone())];
+            note.events.insert(0, Event::new(key::TAKEOVER_EVENT, taken_over, by, 0));
+        }
+        let status = match promise.state {
+            PromiseState::Resolved => Status::Unset,
+            _ => Status::error(note.error.or_else(|| promise.error()).unwrap_or_default()),
+        };
+        self.emitter.emit(Finished {
+            name: note.name.unwrap_or_else(|| "step".to_owned()).into(),
+            kind: SpanKind::Internal,
+            context,
+            parent: parent.span_id(),
+            start: context::time(promise.created_at),
+            end: context::time(promise.settled_at.unwrap_or(promise.created_at)),
+            attributes,
+            events: note.events,
+            status,
+        });
+    }
+
+    /// An invocation that the run `version` of this process has settled.
+    pub fn invocation(&self, parent: &Context, promise: &Promise, version: i64) {
+        let context = self.emitter.child(parent, "", &SpanKind::Consumer);
+        self.emit_invocation(parent, promise, context, Some(version));
+    }
+
+    /// An invocation that timed out. Nobody settles it, so whoever notices reports it, under an id
+    /// that follows from the promise: a second report is recognised as the same span.
+    pub fn timed_out(&self, promise: &Promise) {
+        let Some(parent) = context::of_promise(promise) else { return };
+        let span = context::derived_span_id("timed out", promise);
+        let context = self.emitter.sibling(parent.span().span_context(), span);
+        self.emit_invocation(&parent, promise, context, None);
+    }
+
+    fn emit_invocation(
+        &self,
+        parent: &Context,
+        promise: &Promise,
+        context: SpanContext,
+        version: Option<i64>,
+    ) {
+        let mut attributes = attributes(promise);
+        attributes.push(KeyValue::new(key::PROMISE_STATE, promise.state.as_str()));
+        attributes.extend(version.map(|version| KeyValue::new(key::TASK_VERSION, version)));
+        let status = match promise.state {
+            PromiseState::Resolved => Status::Unset,
+            PromiseState::RejectedTimedout => Status::error("timed out"),
+            _ => Status::error(promise.error().unwrap_or_default()),
+        };
+        self.emitter.emit(Finished {
+            name: promise.function().unwrap_or_else(|| "invocation".to_owned()).into(),
+            kind: SpanKind::Consumer,
+            context,
+            parent: parent.span().span_context().span_id(),
+            start: context::time(promise.created_at),
+            end: context::time(promise.settled_at.unwrap_or(promise.created_at)),
+            attributes,
+            events: Vec::new(),
+            status,
+        });
+    }
+
+    /// The context of a flow that a client without tracing has started: every process derives it
+    /// alike. The first run reports the flow's first span.
+    pub fn received(&self, promise: &Promise, first_run: bool, now: SystemTime) -> Context {
+        let name = format!("received {}", promise.function().unwrap_or_default());
+        let trace = context::derived_trace_id(promise);
+        let span = context::derived_span_id("received", promise);
+        let root = self.emitter.root(trace, span, &name, &SpanKind::Consumer);
+        if first_run {
+            self.emitter.emit(Finished {
+                name: name.into(),
+                kind: SpanKind::Consumer,
+                context: root.clone(),
+                parent: SpanId::INVALID,
+                start: context::time(promise.created_at),
+                end: now,
+                attributes: attributes(promise),
+                events: Vec::new(),
+                status: Status::Unset,
+            });
+        }
+        context::child_of(&Context::new(), root)
+    }
+}
+
+fn attributes(promise: &Promise) -> Vec<KeyValue> {
+    let mut attributes = vec![KeyValue::new(key::PROMISE_ID, promise.id.to_string())];
+    attributes.extend(promise.function().map(|function| KeyValue::new(key::FUNCTION, function)));
+    attributes.extend(promise.group().map(|group| KeyValue::new(key::GROUP, group.to_owned())));
+    attributes
+}
+
+/// The length that a timer was asked for: a moment of it has passed when its promise is sent.
+fn requested(left: Duration) -> Duration {
+    let grain: u128 = if left < Duration::from_secs(1) { 10 } else { 50 };
+    Duration::from_millis((left.as_micros().div_ceil(grain * 1_000) * grain) as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_timer_is_named_by_the_length_that_was_asked_for() {
+        for (left, asked) in [(3_999_700, 4_000), (1_240_001, 1_250), (499_100, 500), (0, 0)] {
+            assert_eq!(requested(Duration::from_micros(left)), Duration::from_millis(asked));
+        }
+    }
+}
