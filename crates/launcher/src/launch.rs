@@ -64,7 +64,7 @@ fn inherited<T: FromArgMatches>(
 ) -> Result<T, Error> {
     let command = arguments(clap::Command::new("async-rpc"));
     let parsed = settings::parse(command, &PREFIXES, ["async-rpc".into()])?;
-    T::from_arg_matches(&parsed.matches).map_err(Error::CommandLine)
+    Ok(T::from_arg_matches(&parsed.matches)?)
 }
 
 /// Adds the settings of a service. Many processes run on this machine, so the address for health
@@ -119,7 +119,12 @@ impl Plan {
             Some(url) => (url.clone(), "external"),
             None => {
                 let listen = self.server.listen.to_string();
-                system.start(self.spec(Role::Server, SERVER, SERVER, &[SERVER_COMMAND, "--listen", &listen]))?;
+                system.start(self.spec(
+                    Role::Server,
+                    SERVER,
+                    SERVER,
+                    &[SERVER_COMMAND, "--listen", &listen],
+                ))?;
                 system.all_ready(&listen).await?;
                 let address = system.address(SERVER).map_or(self.server.listen, ports::reachable);
                 (format!("http://{address}"), "embedded: state is in memory and lost on exit")

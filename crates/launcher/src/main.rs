@@ -26,12 +26,12 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser};
 use node::{
     cli,
     error::{self, Error},
-    launched, settings,
+    settings,
 };
 
 /// Runs the Async RPC example: the whole system on this machine, or a single process of it
 #[derive(Parser)]
-#[command(name = "async-rpc", version, args_conflicts_with_subcommands = true)]
+#[command(name = "async-rpc", version, after_help = cli::OTEL, args_conflicts_with_subcommands = true)]
 struct Arguments {
     #[command(flatten)]
     launch: launch::Options,
@@ -45,18 +45,15 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<(), Error> {
-    let settings::Parsed { matches, unknown } =
-        settings::parse(command(), &PREFIXES, arguments)?;
-    // A launcher reports unknown settings once, for all its processes.
-    let launched = std::env::var_os(launched::LAUNCHED).is_some();
-    let unknown = if launched { Vec::new() } else { unknown };
+    let settings::Parsed { matches, unknown } = settings::parse(command(), &PREFIXES, arguments)?;
     match matches.subcommand() {
         None => launch::run(read::<Arguments>(&matches)?.launch, &unknown),
         Some((gateway::GROUP, matches)) => gateway::run(read(matches)?, &unknown),
         Some((launch::SERVER_COMMAND, matches)) => server::run(read(matches)?, &unknown),
         Some((group, matches)) => {
             let service = services::all().into_iter().find(|service| service.group() == group);
-            let service = service.ok_or_else(|| Error::Other(format!("no such service: {group}")))?;
+            let service =
+                service.ok_or_else(|| Error::Other(format!("no such service: {group}")))?;
             cli::run(service, read(matches)?, &unknown)
         }
     }
@@ -77,5 +74,5 @@ fn command() -> clap::Command {
 }
 
 fn read<T: FromArgMatches>(matches: &clap::ArgMatches) -> Result<T, Error> {
-    T::from_arg_matches(matches).map_err(Error::CommandLine)
+    Ok(T::from_arg_matches(matches)?)
 }

@@ -1,11 +1,6 @@
 //! What the launcher prints: to standard output, for the person who started it.
 
-use std::{
-    net::SocketAddr,
-    os::unix::process::ExitStatusExt,
-    process::ExitStatus,
-    time::Duration,
-};
+use std::{net::SocketAddr, os::unix::process::ExitStatusExt, process::ExitStatus, time::Duration};
 
 use flows::FLOWS;
 
@@ -62,7 +57,8 @@ fn print_demo(rows: &[Row], gateway: SocketAddr) {
 
 /// Where spans go. `endpoint`: the user's own, and the variable that names it.
 fn traces_lines(traces: &Traces, endpoint: Option<(&str, String)>) -> Vec<String> {
-    let elsewhere = endpoint.map(|(variable, url)| format!("Traces:          go to {url} ({variable})"));
+    let elsewhere =
+        endpoint.map(|(variable, url)| format!("Traces:          go to {url} ({variable})"));
     match traces {
         Traces::Jaeger(jaeger) => {
             let page = format!("Jaeger:          http://{} (traces are in memory)", jaeger.page());

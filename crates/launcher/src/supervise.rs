@@ -108,7 +108,8 @@ impl System {
 
     /// Every process, for the summary.
     pub fn rows(&self) -> Vec<Row<'_>> {
-        let row = |Supervised { spec, pid, address, .. }| Row { spec, pid: *pid, address: *address };
+        let row =
+            |Supervised { spec, pid, address, .. }| Row { spec, pid: *pid, address: *address };
         self.processes.iter().map(row).collect()
     }
 
@@ -129,7 +130,8 @@ impl System {
             let Some(Event::Exited(place, status)) = self.events.recv().await else { continue };
             self.processes[place].exited = true;
             let Supervised { spec, pid, .. } = &self.processes[place];
-            let others = self.processes.iter().filter(|it| !it.exited && it.spec.group == spec.group);
+            let others =
+                self.processes.iter().filter(|it| !it.exited && it.spec.group == spec.group);
             let others: Vec<_> = others.map(|other| other.spec.instance.as_str()).collect();
             report::print_exit(spec, *pid, status, &others);
         }

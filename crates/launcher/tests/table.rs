@@ -38,10 +38,9 @@ async fn every_promise_of_a_flow_is_one_of_the_table() {
         sleep: Some(Duration::from_millis(10)),
         fail: Some(1),
     };
-    for (name, query, options) in [
-        ("plain", "", Options::default()),
-        ("options", "&work=1500ms&sleep=10ms&fail=1", all),
-    ] {
+    for (name, query, options) in
+        [("plain", "", Options::default()), ("options", "&work=1500ms&sleep=10ms&fail=1", all)]
+    {
         let flows = FLOWS.iter().map(|flow| check(&system, &server, flow, name, query, options));
         futures_util::future::join_all(flows).await;
     }
@@ -101,7 +100,7 @@ async fn found(server: &str, id: &str) -> (BTreeSet<Row>, bool) {
     }
     let tags = Some(Pairs::from_iter([(tag::ORIGIN, id)]));
     let search = PromiseSearch { tags, limit: Some(1_000), ..PromiseSearch::default() };
-    let request = Request::new("promise.search", &search).into_text();
+    let request = Request::new("promise.search", &search).text().into_owned();
     let answer = reqwest::Client::new().post(server).body(request).send().await.unwrap();
     let answer = answer.text().await.unwrap();
     let answer: Envelope<AnswerHead, Found> = serde_json::from_str(&answer).unwrap();

@@ -198,8 +198,7 @@ mod tests {
         let flow = Flow::by_name("await-chain").unwrap();
         let options = Options { fail: Some(1), ..Options::default() };
         for reconnected in [false, true] {
-            let created =
-                client.create(flow, "x", &options, Duration::from_secs(1)).await.unwrap();
+            let created = client.create(flow, "x", &options, Duration::from_secs(1)).await.unwrap();
             assert_eq!(created.reconnected, reconnected);
             assert_eq!(flow_of(&created.promise), Some((flow, options)));
         }

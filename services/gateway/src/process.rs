@@ -7,13 +7,12 @@ use std::{
 };
 
 use axum::Router;
-use clap::{CommandFactory, FromArgMatches, Parser};
+use clap::{CommandFactory, Parser};
 use node::{
     cli,
     error::{self, Error},
     health, logging,
     server::{self, ConnectionId, MessageStream},
-    settings,
     stop::Stop,
 };
 use resonate_otel::{Identity, Telemetry};
@@ -28,7 +27,7 @@ use crate::{
 
 /// The HTTP gateway: starts flows, waits for their results, shows their state
 #[derive(Parser)]
-#[command(name = "gateway", version)]
+#[command(name = "gateway", version, after_help = cli::OTEL)]
 struct Arguments {
     #[command(flatten)]
     settings: Settings,
@@ -44,14 +43,12 @@ enum Command {
 
 /// The `main` of the gateway's executable.
 pub fn main() -> ExitCode {
-    let command = Arguments::command();
-    let parsed = settings::parse(command, &["NODE", "GATEWAY"], std::env::args_os());
-    error::exit_code(parsed.and_then(|parsed| {
-        let Arguments { settings, command } =
-            Arguments::from_arg_matches(&parsed.matches).map_err(Error::CommandLine)?;
+    let parsed = cli::parse(Arguments::command(), &["NODE", "GATEWAY"]);
+    error::exit_code(parsed.and_then(|(arguments, unknown)| {
+        let Arguments { settings, command } = arguments;
         match command {
             Some(Command::Healthcheck) => cli::healthcheck(reachable(settings.listen)),
-            None => run(settings, &parsed.unknown),
+            None => run(settings, &unknown),
         }
     }))
 }

@@ -182,6 +182,12 @@ mod tests {
         Waiters::new(Client::new(Arc::new(server.clone())))
     }
 
+    /// A new connection. What was waited for has been registered again afterwards.
+    async fn connect(waiters: &Waiters, connection: &str) {
+        waiters.connected(connection);
+        tokio::task::yield_now().await;
+    }
+
     /// Where the server was told to send its messages, in the order of the requests.
     fn addresses(server: &Scripted) -> Vec<String> {
         let address = |(_, data): (String, Value)| data["address"].as_str().unwrap().to_owned();
@@ -196,7 +202,7 @@ mod tests {
         assert_eq!(futures_util::poll!(&mut wait), Poll::Pending);
         assert_eq!(addresses(&server), [""; 0], "there is no connection yet");
 
-        waiters.connected("one");
+        connect(&waiters, "one").await;
         let resolved = json!({"kind": "unblock", "data": {"promise": promise("resolved")}});
         waiters.message(Message::parse(resolved.to_string()).unwrap());
         assert_eq!(wait.await.state, PromiseState::Resolved);
@@ -207,7 +213,7 @@ mod tests {
     async fn a_promise_that_is_settled_already_ends_the_wait() {
         let server = server("rejected");
         let waiters = waiters(&server);
-        waiters.connected("one");
+        connect(&waiters, "one").await;
         assert_eq!(waiters.settlement("x").await.state, PromiseState::Rejected);
         assert_eq!(addresses(&server), ["poll://uni@gateway/one"]);
     }
@@ -216,17 +222,17 @@ mod tests {
     async fn a_new_connection_registers_again_what_is_waited_for() {
         let server = server("pending");
         let waiters = waiters(&server);
-        waiters.connected("one");
+        connect(&waiters, "one").await;
         let wait = tokio::time::timeout(REFRESH / 2, waiters.settlement("x"));
         let reconnect = async {
             tokio::time::sleep(REFRESH / 4).await;
-            waiters.connected("two");
+            connect(&waiters, "two").await;
         };
         assert!(futures_util::future::join(wait, reconnect).await.0.is_err());
         assert_eq!(addresses(&server), ["poll://uni@gateway/one", "poll://uni@gateway/two"]);
 
         assert!(lock(&waiters.waiting).is_empty(), "a wait that was dropped is forgotten");
-        waiters.connected("three");
+        connect(&waiters, "three").await;
         tokio::time::sleep(REFRESH).await;
         assert_eq!(addresses(&server).len(), 2);
     }
@@ -240,7 +246,7 @@ mod tests {
             Reply::Answer(200, json!({"promise": promise(state)}))
         });
         let waiters = waiters(&server);
-        waiters.connected("one");
+        connect(&waiters, "one").await;
         let start = tokio::time::Instant::now();
         assert_eq!(waiters.settlement("x").await.state, PromiseState::Resolved);
         assert_eq!(start.elapsed(), 2 * REFRESH);
