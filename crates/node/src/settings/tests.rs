@@ -1,1 +1,74 @@
+use std::io::Write;
 
+use clap::{Args, FromArgMatches};
+
+use super::*;
+
+#[derive(Debug, Args)]
+struct Settings {
+    #[arg(long, env = "TESTED_CONFIG_FILE")]
+    config_file: Option<String>,
+    #[arg(long, env = "TESTED_LEASE", default_value = "3s", value_parser = duration(Duration::from_secs(1), Duration::from_secs(9)))]
+    lease: Duration,
+    #[arg(long, env = "TESTED_FORMAT", default_value = "human", value_parser = ["human", "json"])]
+    format: String,
+}
+
+fn read(arguments: &[&str]) -> Result<(Settings, Vec<String>), Error> {
+    let command = Settings::augment_args(Command::new("tested"));
+    let arguments = ["tested"].iter().chain(arguments).map(OsString::from);
+    let Parsed { matches, unknown } = parse(command, &["TESTED"], arguments)?;
+    Ok((Settings::from_arg_matches(&matches)?, unknown))
+}
+
+fn file(toml: &str) -> tempfile::NamedTempFile {
+    let mut file = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
+    file.write_all(toml.as_bytes()).unwrap();
+    file
+}
+
+#[test]
+fn a_file_wins_over_defaults_and_the_command_line_over_the_file() {
+    let file = file("lease = \"5s\"\nlaese = 1\n");
+    let path = file.path().to_str().unwrap();
+    let (settings, unknown) = read(&[]).unwrap();
+    assert_eq!((settings.lease.as_secs(), settings.config_file), (3, None));
+    assert_eq!(unknown, Vec::<String>::new());
+    let (settings, unknown) = read(&["--config-file", path]).unwrap();
+    assert_eq!((settings.lease.as_secs(), settings.config_file.as_deref()), (5, Some(path)));
+    assert_eq!(unknown, [format!("laese in {path}")]);
+    let (settings, _) = read(&["--lease=7s", "--config-file", path]).unwrap();
+    assert_eq!((settings.lease.as_secs(), settings.format.as_str()), (7, "human"));
+}
+
+#[test]
+fn an_error_names_the_setting_the_value_and_what_is_expected() {
+    let error = |arguments: &[&str]| read(arguments).unwrap_err().to_string();
+    let duration = "expected a duration such as 500ms or 3s";
+    assert_eq!(error(&["--lease", "soon"]), format!("invalid --lease \"soon\": {duration}"));
+    assert_eq!(error(&["--lease=10s"]), "invalid --lease \"10s\": must be between 1s and 9s");
+    assert_eq!(error(&["--format", "xml"]), "invalid --format \"xml\": expected human or json");
+    let file = file("lease = \"soon\"\n");
+    let path = file.path().to_str().unwrap();
+    assert_eq!(
+        error(&["--config-file", path]),
+        format!("invalid lease \"soon\" in {path}: {duration}")
+    );
+    let missing = error(&["--config-file", "/nowhere.toml"]);
+    assert!(missing.starts_with(
+        "invalid TESTED_CONFIG_FILE \"/nowhere.toml\": expected a readable TOML file"
+    ));
+    assert!(matches!(read(&["--nonsense"]), Err(Error::CommandLine(_))));
+}
+
+#[test]
+fn values_are_checked() {
+    assert_eq!(url("http://resonate:8001/").unwrap(), "http://resonate:8001");
+    for bad in ["resonate:8001", "ftp://x", "http://", ""] {
+        assert!(url(bad).is_err(), "{bad}");
+    }
+    assert_eq!(integer(1, 5)("5"), Ok(5));
+    assert_eq!(integer(1, 5)("6"), Err("expected an integer from 1 to 5".to_owned()));
+    assert!(name("a-B_9").is_ok() && name("a.b").is_err() && name("").is_err());
+    assert!(address("127.0.0.1:0").is_ok() && address("localhost:1").is_err());
+}

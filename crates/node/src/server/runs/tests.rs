@@ -1,1 +1,388 @@
+//! The layer above a scripted server.
 
+use serde_json::Value;
+use wire::{
+    PromiseState,
+    operation::{RegisterCallback, TaskAcquire, TaskSuspend},
+    scripted::{Reply, Scripted},
+};
+
+use super::*;
+
+const LEASE: Duration = Duration::from_secs(3);
+const DRAIN: Duration = Duration::from_secs(8);
+
+/// The layer of the instance `me` of group `g`, which knows the function `foo`.
+fn rig(script: impl FnMut(&str, &Value) -> Reply + Send + 'static) -> (Arc<Runs>, Scripted) {
+    let server = Scripted::new(script);
+    let runs = Runs {
+        next: Arc::new(server.clone()),
+        leases: Arc::default(),
+        group: "g".to_owned(),
+        instance: "me".to_owned(),
+        functions: vec!["foo"],
+        drain: DRAIN,
+        draining: AtomicBool::new(false),
+        failures: Failures::new(LEASE / 2),
+        lost: Mutex::default(),
+    };
+    (Arc::new(runs), server)
+}
+
+fn ok() -> Reply {
+    Reply::Answer(200, json!({}))
+}
+
+fn promise(state: PromiseState, data: &str) -> Value {
+    json!({"id": "x.0", "state": state, "param": {"data": data}, "value": {},
+        "timeoutAt": 9_000, "createdAt": 1_000})
+}
+
+fn acquired(data: &str) -> Reply {
+    let task = json!({"id": "x.0", "state": "acquired", "version": 1, "resumes": 0});
+    let promise = promise(PromiseState::Pending, data);
+    Reply::Answer(200, json!({"task": task, "promise": promise, "preload": []}))
+}
+
+fn call_of_foo() -> String {
+    call::encode("foo", &())
+}
+
+async fn acquire(runs: &Runs, id: &str) -> Answered {
+    let ttl = LEASE.as_millis() as i64;
+    let data = TaskAcquire { id: id.into(), version: 0, pid: "me".into(), ttl };
+    runs.exchange(Request::new("task.acquire", &data)).await
+}
+
+async fn create(runs: &Runs, origin: &str) -> Answered {
+    let tags = json!({"resonate:origin": origin});
+    let create = json!({"id": "x.0.0", "timeoutAt": 9_000, "param": {}, "tags": tags});
+    let action = json!({"kind": "promise.create", "head": {}, "data": create});
+    let fence = json!({"id": "x.0", "version": 1, "action": action});
+    runs.exchange(Request::new("task.fence", &fence)).await
+}
+
+async fn settle(runs: &Runs) -> Answered {
+    let settle = json!({"id": "x.0.0", "state": "resolved", "value": {}});
+    let action = json!({"kind": "promise.settle", "head": {}, "data": settle});
+    let fence = json!({"id": "x.0", "version": 1, "action": action});
+    runs.exchange(Request::new("task.fence", &fence)).await
+}
+
+async fn suspend(runs: &Runs) -> Answered {
+    let data = RegisterCallback { awaited: "x.0.0".into(), awaiter: "x.0".into() };
+    let action = Action { kind: "promise.register_callback".into(), head: None, data };
+    let suspend = TaskSuspend { id: "x.0".into(), version: 1, actions: vec![action] };
+    runs.exchange(Request::new("task.suspend", &suspend)).await
+}
+
+async fn fulfill(runs: &Runs) -> Answered {
+    let data = PromiseSettle {
+        id: "x.0".into(),
+        state: SettleState::Resolved,
+        value: PromiseValue::default(),
+    };
+    let action = Action { kind: "promise.settle".into(), head: None, data };
+    let fulfill = TaskFulfill { id: "x.0".into(), version: 1, action };
+    runs.exchange(Request::new("task.fulfill", &fulfill)).await
+}
+
+async fn release(runs: &Runs) -> Answered {
+    let release = TaskRef { id: "x.0".into(), version: 1 };
+    runs.exchange(Request::new("task.release", &release)).await
+}
+
+async fn heartbeat(runs: &Runs, tasks: &[&str]) -> Answered {
+    let tasks = tasks.iter().map(|id| TaskRef { id: (*id).into(), version: 1 }).collect();
+    let heartbeat = TaskHeartbeat { pid: "me".into(), tasks };
+    runs.exchange(Request::new("task.heartbeat", &heartbeat)).await
+}
+
+/// Holds `x.0`, without the server's help.
+fn hold(runs: &Runs) {
+    runs.leases.begin("x.0", 1, Instant::now(), LEASE);
+}
+
+fn withheld(answered: Answered) -> String {
+    match answered {
+        Err(ExchangeError::Withheld(reason)) => reason,
+        other => panic!("not withheld: {other:?}"),
+    }
+}
+
+fn fenced(data: &Value) -> Reply {
+    let mut promise = data["action"]["data"].clone();
+    promise["state"] = "pending".into();
+    promise["createdAt"] = 1.into();
+    promise["timeoutAt"] = 9_000.into();
+    let action = json!({"kind": "x", "head": {}, "data": {"promise": promise}});
+    Reply::Answer(200, json!({"action": action, "preload": []}))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_is_held_from_acquire_to_suspend_or_fulfill() {
+    for fulfills in [true, false] {
+        let (runs, server) = rig(|kind, data| match kind {
+            "task.acquire" => acquired(&call_of_foo()),
+            "task.fence" => fenced(data),
+            "task.fulfill" => {
+                Reply::Answer(200, json!({"promise": promise(PromiseState::Resolved, "")}))
+            }
+            _ => ok(),
+        });
+        acquire(&runs, "x.0").await.unwrap();
+        assert_eq!(runs.leases.all(), [("x.0".to_owned(), 1)]);
+        create(&runs, "x.0").await.unwrap();
+        assert_eq!(server.seen()[1].1["action"]["data"]["tags"]["resonate:origin"], "x");
+        match fulfills {
+            true => fulfill(&runs).await.unwrap(),
+            false => suspend(&runs).await.unwrap(),
+        };
+        assert_eq!(runs.leases.all(), []);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_suspend_that_comes_too_late_keeps_the_run() {
+    let (runs, _) = rig(|_, _| Reply::Answer(300, json!({"preload": []})));
+    hold(&runs);
+    assert_eq!(suspend(&runs).await.unwrap().status(), 300);
+    assert_eq!(runs.leases.version("x.0"), Some(1));
+}
+
+/// The first attempt took effect, and its answer was lost: the repeat is refused.
+#[tokio::test(start_paused = true)]
+async fn a_refused_repeat_ends_the_run_with_what_is_stored() {
+    let (runs, server) = rig(|kind, _| match kind {
+        "promise.get" => {
+            Reply::Answer(200, json!({"promise": promise(PromiseState::Rejected, "")}))
+        }
+        _ => Reply::Repeated(409, json!("stale")),
+    });
+    hold(&runs);
+    let answer = fulfill(&runs).await.unwrap();
+    assert_eq!(answer.status(), 200);
+    assert_eq!(answer.promise().unwrap().state, PromiseState::Rejected);
+    hold(&runs);
+    assert_eq!(suspend(&runs).await.unwrap().status(), 200);
+    assert_eq!(server.kinds(), ["task.fulfill", "promise.get", "task.suspend"]);
+    assert_eq!(runs.leases.all(), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fenced_run_changes_nothing_more() {
+    let (runs, server) = rig(|_, _| Reply::Answer(409, json!("stale")));
+    hold(&runs);
+    assert_eq!(settle(&runs).await.unwrap().status(), 409);
+    for answered in [create(&runs, "x").await, suspend(&runs).await, fulfill(&runs).await] {
+        assert_eq!(withheld(answered), Abandoned::Fenced.to_string());
+    }
+    assert_eq!(server.kinds(), ["task.fence"], "the others were not sent");
+    // The layers below learn that the run has ended.
+    assert_eq!(release(&runs).await.unwrap().status(), 409);
+    assert_eq!(server.kinds(), ["task.fence", "task.release"]);
+    assert_eq!(runs.leases.all(), []);
+    assert_eq!(runs.take_lost(), [], "another process has it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_without_a_server_is_abandoned_and_asked_for_later() {
+    let (runs, _) = rig(|_, _| Reply::Lost);
+    hold(&runs);
+    assert!(matches!(settle(&runs).await, Err(ExchangeError::Unreachable { .. })));
+    assert_eq!(withheld(fulfill(&runs).await), Abandoned::Unreachable.to_string());
+    assert_eq!(release(&runs).await.unwrap().status(), 409);
+    assert_eq!(runs.take_lost(), [("x.0".to_owned(), 1)]);
+    assert_eq!(runs.take_lost(), []);
+}
+
+/// An acquire is refused although its first attempt took the task: `task.get` tells whose it is.
+#[tokio::test(start_paused = true)]
+async fn a_task_whose_acquire_answer_was_lost_is_released() {
+    for (pid, version, held, released) in [
+        ("me", 1, false, true),
+        ("me", 2, false, false),
+        ("other", 1, false, false),
+        // A run of this very process: another acquire of it was answered meanwhile.
+        ("me", 1, true, false),
+    ] {
+        let (runs, server) = rig(move |kind, _| match kind {
+            "task.acquire" => Reply::Repeated(409, json!("Task is not pending")),
+            "task.get" => {
+                let task =
+                    json!({"id": "x.0", "state": "acquired", "version": version, "pid": pid});
+                Reply::Answer(200, json!({"task": task}))
+            }
+            _ => ok(),
+        });
+        let acquiring = {
+            let runs = runs.clone();
+            tokio::spawn(async move { acquire(&runs, "x.0").await })
+        };
+        if held {
+            // It begins after the acquire was sent.
+            let answered = acquiring.await.unwrap();
+            assert_eq!(answered.unwrap().status(), 409);
+            hold(&runs);
+            let before = server.kinds().len();
+            runs.release_if_ours("x.0", 1).await;
+            assert_eq!(server.kinds()[before..], ["task.get"]);
+            continue;
+        }
+        assert_eq!(acquiring.await.unwrap().unwrap().status(), 409);
+        let last = server.kinds().pop().unwrap();
+        assert_eq!(last == "task.release", released, "{pid} {version}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_run_of_a_task_waits_for_the_first_one() {
+    let (runs, server) = rig(|_, _| acquired(&call_of_foo()));
+    hold(&runs);
+    let second = {
+        let runs = runs.clone();
+        tokio::spawn(async move { acquire(&runs, "x.0").await })
+    };
+    tokio::time::sleep(LEASE).await;
+    assert_eq!(server.kinds(), Vec::<String>::new());
+    runs.leases.end("x.0", 1);
+    assert_eq!(second.await.unwrap().unwrap().status(), 200);
+}
+
+/// Neither a call, nor one that the SDK can read.
+#[tokio::test(start_paused = true)]
+async fn a_promise_that_is_no_call_is_rejected_at_once() {
+    let base64 = |text: &str| {
+        use base64::{Engine, prelude::BASE64_STANDARD};
+        BASE64_STANDARD.encode(text)
+    };
+    let deep = format!(r#"{{"func":"foo","args":{}1{}}}"#, "[".repeat(200), "]".repeat(200));
+    for data in [
+        String::new(),
+        base64("text"),
+        base64(r#"{"args":[]}"#),
+        base64(r#"{"func":"foo","args":"\ud83d"}"#),
+        base64(r#"{"func":"foo","args":1e999}"#),
+        base64(&deep),
+    ] {
+        let (runs, server) = rig({
+            let data = data.clone();
+            move |kind, _| match kind {
+                "task.acquire" => acquired(&data),
+                _ => Reply::Answer(200, json!({"promise": promise(PromiseState::Rejected, "")})),
+            }
+        });
+        let reason = withheld(acquire(&runs, "x.0").await);
+        assert!(reason.starts_with("the parameter of this promise is not a function call"));
+        let (kind, fulfill) = server.seen().pop().unwrap();
+        assert_eq!(
+            (kind.as_str(), &fulfill["action"]["data"]["state"]),
+            ("task.fulfill", &json!("rejected"))
+        );
+        let value = fulfill["action"]["data"]["value"]["data"].as_str().unwrap();
+        assert_eq!(call::error_message(value), Some(reason));
+        assert_eq!(runs.leases.all(), [], "{data}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unknown_function_is_released_with_growing_delays_and_rejected_in_the_end() {
+    let (runs, server) = rig(|kind, _| match kind {
+        "task.acquire" => acquired(&call::encode("bar", &())),
+        "task.fulfill" => {
+            Reply::Answer(200, json!({"promise": promise(PromiseState::Rejected, "")}))
+        }
+        _ => ok(),
+    });
+    let mut last = Duration::ZERO;
+    for run in 1..=UNKNOWN_FUNCTION_RUNS {
+        let start = Instant::now();
+        let reason = withheld(acquire(&runs, "x.0").await);
+        assert!(reason.starts_with("no function \"bar\" in group g"), "{reason}");
+        let kind = server.kinds().pop().unwrap();
+        if run < UNKNOWN_FUNCTION_RUNS {
+            assert_eq!(kind, "task.release");
+            assert!(start.elapsed() > last, "run {run}");
+            last = start.elapsed();
+        } else {
+            assert_eq!(kind, "task.fulfill");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_draining_process_finishes_its_step_and_begins_no_other() {
+    let (runs, server) = rig(|kind, data| match kind {
+        "task.fence" => fenced(data),
+        _ => ok(),
+    });
+    hold(&runs);
+    let drain = {
+        let runs = runs.clone();
+        tokio::spawn(async move { runs.drain().await })
+    };
+    tokio::task::yield_now().await;
+    settle(&runs).await.unwrap();
+    assert_eq!(withheld(create(&runs, "x").await), Abandoned::Draining.to_string());
+    assert_eq!(release(&runs).await.unwrap().status(), 200);
+    drain.await.unwrap();
+    assert_eq!(server.kinds(), ["task.fence", "task.release"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_still_runs_at_the_drain_deadline_is_released() {
+    let (runs, server) = rig(|_, _| ok());
+    hold(&runs);
+    let start = Instant::now();
+    runs.drain().await;
+    assert_eq!(start.elapsed(), DRAIN);
+    assert_eq!(server.kinds(), ["task.release"]);
+    assert_eq!(withheld(fulfill(&runs).await), Abandoned::Fenced.to_string());
+}
+
+#[tokio::test(start_paused = true)]
+async fn heartbeats_are_sent_for_each_flow_and_renew_what_was_confirmed() {
+    let (runs, server) = rig(|_, data| match data["tasks"][0]["id"].as_str() {
+        Some("z") => Reply::Lost,
+        Some("w") => Reply::Answer(400, json!("no")),
+        _ => ok(),
+    });
+    let start = Instant::now();
+    let all = ["x.0", "x.1", "y", "z", "w"];
+    all.iter().for_each(|id| runs.leases.begin(id, 1, start, LEASE));
+    heartbeat(&runs, &all).await.unwrap();
+    assert_eq!(server.kinds().len(), 0, "the leases are fresh");
+    tokio::time::advance(LEASE / 2).await;
+    assert_eq!(heartbeat(&runs, &all).await.unwrap().status(), 200);
+    let mut sent: Vec<_> =
+        server.seen().iter().map(|(_, data)| data["tasks"].to_string()).collect();
+    sent.sort();
+    let of = |id: &str| format!(r#"{{"id":"{id}","version":1}}"#);
+    let both = format!("[{},{}]", of("x.0"), of("x.1"));
+    assert_eq!(
+        sent,
+        [of("w"), both, of("y"), of("z")].map(|it| match it.starts_with('[') {
+            true => it,
+            false => format!("[{it}]"),
+        })
+    );
+    let ends = |id: &str| runs.leases.check(id, 1).map(|ends| *ends.borrow() - start);
+    assert_eq!(ends("x.0").unwrap(), LEASE / 2 + LEASE);
+    assert_eq!(ends("y").unwrap(), LEASE / 2 + LEASE);
+    assert_eq!(ends("w").unwrap(), LEASE, "refused");
+    assert_eq!(ends("z").unwrap_err(), Abandoned::Unreachable);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_that_ended_in_nothing_is_released_after_a_delay() {
+    let (runs, server) = rig(|_, _| ok());
+    let mut last = Duration::ZERO;
+    for _ in 0..3 {
+        hold(&runs);
+        let start = Instant::now();
+        assert_eq!(release(&runs).await.unwrap().status(), 200);
+        assert!(start.elapsed() > last);
+        last = start.elapsed();
+    }
+    assert_eq!(server.kinds().len(), 3);
+}
