@@ -39,6 +39,7 @@ const ATTRIBUTES: &str = "OTEL_RESOURCE_ATTRIBUTES";
 
 /// The launcher's options about Jaeger.
 #[derive(Args)]
+#[group(skip)]
 pub struct Options {
     /// Start this Jaeger v2 [default: the `jaeger` on PATH, unless an OTLP endpoint is set]
     #[arg(long, value_name = "PATH", overrides_with = "no_jaeger")]

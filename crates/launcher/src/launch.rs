@@ -25,6 +25,7 @@ const SERVER: &str = "resonate";
 
 /// The launcher's options.
 #[derive(Args)]
+#[group(skip)]
 pub struct Options {
     /// Processes of each service
     #[arg(long, value_name = "NUMBER", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=50))]

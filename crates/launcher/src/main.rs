@@ -76,3 +76,13 @@ fn command() -> clap::Command {
 fn read<T: FromArgMatches>(matches: &clap::ArgMatches) -> Result<T, Error> {
     Ok(T::from_arg_matches(matches)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        command().debug_assert();
+    }
+}

@@ -108,9 +108,10 @@ impl System {
 
     /// Every process, for the summary.
     pub fn rows(&self) -> Vec<Row<'_>> {
-        let row =
-            |Supervised { spec, pid, address, .. }| Row { spec, pid: *pid, address: *address };
-        self.processes.iter().map(row).collect()
+        self.processes
+            .iter()
+            .map(|Supervised { spec, pid, address, .. }| Row { spec, pid: *pid, address: *address })
+            .collect()
     }
 
     /// The process has printed the reason itself. Its exit code becomes the launcher's.

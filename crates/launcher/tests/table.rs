@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use flows::{FLOWS, Flow, Options};
+use flows::{FLOWS, Flow, Invocation, Options};
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::net::TcpListener;
@@ -64,35 +64,37 @@ async fn check(
     let start = Instant::now();
     loop {
         let (found, pending) = found(server, &id).await;
-        if !pending && found == expected {
-            return;
-        }
+        let (missing, other): (Vec<_>, Vec<_>) =
+            (expected.difference(&found).collect(), found.difference(&expected).collect());
+        // No promise ever goes away, so one that is not in the table is wrong at once.
+        let late = start.elapsed() > DEADLINE;
+        assert!(
+            other.is_empty() && !late,
+            "{} is not what crates/flows/src/table.rs says\nnot in the table: {other:#?}\nnot on the server, or not yet: {missing:#?}",
+            flow.name
+        );
         // A detached flow is answered before it ends.
-        if start.elapsed() > DEADLINE {
-            assert_eq!(found, expected, "found on the left, by the table on the right");
-            panic!("{id} has not ended after {DEADLINE:?}");
+        if missing.is_empty() && !pending {
+            return;
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
-/// A promise: its id, and if it is a call, its function and group.
-type Row = (String, Option<(String, String)>);
-
-fn expected(flow: &Flow, id: &str, options: &Options) -> BTreeSet<Row> {
+/// The promises of a flow, each as a line: its id, and its function and group if it is a call.
+fn expected(flow: &Flow, id: &str, options: &Options) -> BTreeSet<String> {
     let mut rows = BTreeSet::new();
-    for invocation in flow.invocations(id, options) {
-        let function = invocation.function;
+    for Invocation { function, id } in flow.invocations(id, options) {
         for n in 0..function.checkpoints(options) {
-            rows.insert((format!("{}.{n}", invocation.id), None));
+            rows.insert(format!("{id}.{n}"));
         }
-        rows.insert((invocation.id, Some((function.name.to_owned(), function.group.to_owned()))));
+        rows.insert(format!("{id} {}@{}", function.name, function.group));
     }
     rows
 }
 
-/// All promises of a flow on the server, and whether one of them is pending.
-async fn found(server: &str, id: &str) -> (BTreeSet<Row>, bool) {
+/// The same as they are on the server, and whether one of them is pending.
+async fn found(server: &str, id: &str) -> (BTreeSet<String>, bool) {
     #[derive(Deserialize)]
     struct Found<'a> {
         #[serde(borrow)]
@@ -105,9 +107,13 @@ async fn found(server: &str, id: &str) -> (BTreeSet<Row>, bool) {
     let answer = answer.text().await.unwrap();
     let answer: Envelope<AnswerHead, Found> = serde_json::from_str(&answer).unwrap();
     let promises = answer.data.promises;
-    let call = |promise: &Promise| Some((promise.function()?, promise.group()?.to_owned()));
-    let rows = promises.iter().map(|promise| (promise.id.clone().into_owned(), call(promise)));
-    (rows.collect(), promises.iter().any(Promise::is_pending))
+    let row = |promise: &Promise| match promise.group() {
+        Some(group) => {
+            format!("{} {}@{group}", promise.id, promise.function().unwrap_or_default())
+        }
+        None => promise.id.to_string(),
+    };
+    (promises.iter().map(row).collect(), promises.iter().any(Promise::is_pending))
 }
 
 /// A launcher with the gateway and one process of each service. They end with it.
@@ -125,6 +131,7 @@ impl System {
                 command.env_remove(name);
             }
         }
+        command.env("NODE_LOG", "warn").env("EMBEDDED_SERVER_LOG", "warn");
         command.stdin(Stdio::null()).stdout(Stdio::piped());
         let mut launcher = command.spawn().unwrap();
         let mut lines = BufReader::new(launcher.stdout.take().unwrap()).lines();
@@ -146,7 +153,8 @@ impl System {
 
 impl Drop for System {
     fn drop(&mut self) {
-        let _ = self.launcher.kill();
+        let pid = self.launcher.id().to_string();
+        let _ = Command::new("kill").arg(pid).status();
         let _ = self.launcher.wait();
     }
 }
