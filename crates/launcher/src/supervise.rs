@@ -1,7 +1,7 @@
 //! What becomes of the processes: waits until they are ready, reports those that exit, and stops
 //! them in order.
 
-use std::{net::SocketAddr, process::ExitStatus, time::Duration};
+use std::{convert::Infallible, net::SocketAddr, process::ExitStatus, time::Duration};
 
 use node::error::{EXIT_SETTING, Error};
 use tokio::{
@@ -126,7 +126,7 @@ impl System {
     }
 
     /// Prints a line for each process that exits: what that means, and how to restart it.
-    pub async fn report_exits(&mut self) -> Result<(), Error> {
+    pub async fn report_exits(&mut self) -> Infallible {
         loop {
             let Some(Event::Exited(place, status)) = self.events.recv().await else { continue };
             self.processes[place].exited = true;
