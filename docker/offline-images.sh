@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Makes the images that docker/offline.yaml is built from, for a machine that can reach
-# Debian's, Rust's and Go's package registries but no image registry:
+# Builds the images that docker/offline.yaml needs, on a machine that reaches Debian's, Rust's and Go's
+# package registries but no image registry:
 #   async-rpc/rust:local        Debian, a C compiler and this machine's Rust toolchain
 #   async-rpc/distroless:local  the C library and certificates, nothing else: no shell
-#   async-rpc/jaeger:local      Jaeger, built from docker/jaeger by Go, or taken from $JAEGER_BIN
-# Needs root on a Debian or Ubuntu (debootstrap), cargo, and Go unless JAEGER_BIN is set. What is
-# there already is kept; `--force` makes it anew. Names of images to make may be given:
+#   async-rpc/jaeger:local      Jaeger, built from docker/jaeger with Go, or copied from $JAEGER_BIN
+# Needs root on Debian or Ubuntu (debootstrap), cargo, and Go unless JAEGER_BIN is set. Existing images
+# are kept; `--force` rebuilds them. To build only some of them, name them:
 #   docker/offline-images.sh rust distroless
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -29,12 +29,12 @@ missing() {
 work=$(mktemp -d "${TMPDIR:-/var/tmp}/async-rpc-images.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 
-# What the executables of `rust` link to must be what `distroless` holds: both are of this Debian.
+# Executables built in `rust` use the libraries of `distroless`: both come from this Debian release.
 suite=bookworm
-# The machine's certificates: they may hold a company's own.
+# The machine's certificates: they may include a company's own.
 certificates=/etc/ssl/certs/ca-certificates.crt
 
-# A Debian of its own, once.
+# Creates a Debian file system, once.
 debian() {
     [ ! -e "$work/debian" ] || return 0
     command -v debootstrap >/dev/null || {
@@ -72,7 +72,7 @@ distroless() {
     for library in libc.so.6 libm.so.6 libgcc_s.so.1 libpthread.so.0 libdl.so.2 librt.so.1; do
         cp -L "$from/lib/$libraries/$library" "$to/lib/$libraries/"
     done
-    # The loader, where the executables look for it: /lib64/… or /lib/….
+    # The dynamic loader, at the path that executables expect: /lib64/… or /lib/….
     for loader in "$from"/lib64/ld-*.so.* "$from"/lib/ld-*.so.*; do
         [ -e "$loader" ] || continue
         mkdir -p "$to$(dirname "${loader#"$from"}")"
@@ -92,7 +92,7 @@ distroless() {
         - async-rpc/distroless:local
 }
 
-# The same entry point, user and address as Jaeger's own image.
+# With the same entry point, user and listen address as Jaeger's own image.
 jaeger() {
     local to=$work/jaeger
     mkdir -p "$to/cmd/jaeger" "$to/etc/ssl/certs"
@@ -111,7 +111,7 @@ jaeger() {
 
 for image in "${wanted[@]}"; do
     if missing "$image"; then
-        echo "making async-rpc/$image:local"
+        echo "building async-rpc/$image:local"
         "$image"
     fi
 done

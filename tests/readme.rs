@@ -1,431 +1,308 @@
-//! Runs the README: each command of its ```console blocks, in their order, and looks for the
-//! output that a reader is told to expect.
+//! Runs README.md and the pages in docs: each command of their ```console blocks, in order, and
+//! compares what it prints with what the page shows.
 //!
-//! - `$ command` is typed into one shell that stays the same; what follows is its output, where
-//!   `…` alone on a line stands for any lines. Commands that go on (`docker compose up`,
-//!   `cargo run`, a service) run in a terminal of their own, and show the lines in this order among
-//!   others.
-//! - A ```log block is what the terminal of `docker compose up` or `cargo run --release` shows, in
-//!   this order among other lines. The test goes on when it is there.
-//! - A ```rust block begins with the file that its lines are in.
+//! - `$ command` is typed into one shell per page; the lines below it are its output, where `…`
+//!   alone on a line stands for any lines. A command must exit with code 0. Commands that keep
+//!   running (`docker compose up`, `cargo run`, a service) get a terminal of their own and must
+//!   show the lines in this order, possibly among others.
+//! - A ```log block is shown by the terminal of `docker compose up` or `cargo run --release`, in
+//!   this order among other lines. The test continues once it is there.
+//! - A ```rust block begins with the file that it quotes.
+//! - A page that sends requests without having started anything assumes a running system.
+//! - In docs/adding-a-service.md, which is followed in a copy of the repository, a ```diff block
+//!   edits the file of its first line, and a ```rust block about services/j is that file's content.
 //!
-//! Ports and names of containers are replaced by free ones and `cargo run --release` by the
+//! Ports and names of containers are replaced by free ones, and `cargo run --release` by the
 //! executable under test. Ids, process ids and times are masked. What needs a Docker Engine runs
-//! with `ASYNC_RPC_DOCKER=1`, on the images that `docker/offline-images.sh` has made if they are
-//! there. A command that is neither run nor in [`NOT_RUN`] is a failure.
+//! with `ASYNC_RPC_DOCKER=1`, on the images that `docker/offline-images.sh` has built if they are
+//! there. A command that is neither run nor in [`NOT_RUN`] is a failure. So is a link without a
+//! target, a file that does not exist, and a setting that no `--help` knows.
 
-#[allow(dead_code, reason = "each of the test binaries uses a part of it")]
-#[path = "docker/deployment.rs"]
-mod deployment;
-#[allow(dead_code, reason = "each of the test binaries uses a part of it")]
-#[path = "support/http.rs"]
-mod http;
+#![allow(clippy::unwrap_used, reason = "a test fails by it")]
+
+#[path = "readme/copy.rs"]
+mod copy;
 #[path = "readme/markdown.rs"]
 mod markdown;
 #[path = "readme/names.rs"]
 mod names;
+#[path = "readme/reader.rs"]
+mod reader;
+#[path = "readme/settings.rs"]
+mod settings;
 #[path = "readme/terminal.rs"]
 mod terminal;
 
 use std::{
-    collections::BTreeMap,
+    collections::BTreeSet,
     fs,
-    net::TcpListener,
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    sync::Mutex,
-    time::{Duration, Instant},
+    sync::{Mutex, PoisonError},
+    time::Duration,
 };
+
+use testkit::deployment::Deployment;
 
 use crate::{
-    deployment::Deployment,
-    markdown::{Block, blocks, inline_code, matches},
-    names::Names,
-    terminal::{Shell, Terminal},
+    copy::Copy,
+    markdown::{Block, Page},
+    reader::Reader,
 };
 
-/// Commands that the README names and this test does not run.
+/// Commands that the pages name and this test does not run.
 const NOT_RUN: &[(&str, &str)] = &[
-    ("cargo test --workspace", "this test is part of it"),
+    (".ci/run", CONTRIBUTING),
+    (".ci/run check", CONTRIBUTING),
     ("cargo bench", "it measures for minutes, and a busy machine spoils it"),
-    ("cp -r services/i services/j", "it would change the checkout"),
+    ("cargo deny", CONTRIBUTING),
+    ("cargo doc", CONTRIBUTING),
     ("cargo run --release -- --port 5001", FREE_PORTS),
-    ("docker/offline-images.sh", ".ci/run does"),
+    ("cargo test --workspace", "this test is part of it"),
     ("docker compose -f compose.yaml -f docker/offline.yaml up", "`docker compose up` means this"),
-    ("docker compose -f compose.yaml -f docker/postgres.yaml up", "it takes an image registry"),
-    ("docker compose build", "the deployment of this test is built already"),
-    ("docker compose up --build", "the deployment of this test is built already"),
-    ("docker compose down --volumes", "the test removes what it made"),
-    ("docker compose version", "it is for trouble"),
-    ("docker swarm init", SWARM),
-    ("docker stack deploy --resolve-image never -c docker/stack.yaml async-rpc", SWARM),
-    ("docker service scale async-rpc_service-b=4", SWARM),
-    ("docker stack rm async-rpc", SWARM),
-    ("cargo check", "it would wait for the build that runs this test"),
+    ("docker compose -f compose.yaml -f docker/postgres.yaml up", "it needs an image registry"),
+    ("docker compose build", BUILT),
+    ("docker compose down --volumes", "the test removes what it created"),
+    ("docker compose up --build", BUILT),
+    ("docker compose up -d --scale service-b-replica=3", "tests/docker.rs does"),
+    ("docker compose version", "it diagnoses a problem"),
     ("docker kill gateway", "tests/docker.rs does"),
+    ("docker service scale async-rpc_service-b=4", SWARM),
+    ("docker stack deploy --resolve-image never -c docker/stack.yaml async-rpc", SWARM),
+    ("docker stack rm async-rpc", SWARM),
     ("docker start gateway", "tests/docker.rs does"),
     ("docker start resonate", "tests/docker.rs does"),
+    ("docker swarm init", SWARM),
+    ("docker/engine.sh", CI),
+    ("docker/offline-images.sh", CI),
+    ("just bench", CONTRIBUTING),
+    ("just check", CONTRIBUTING),
+    ("just test", CONTRIBUTING),
+    ("just up", CONTRIBUTING),
+    ("rustup toolchain install 1.95.0", "it would download a toolchain"),
 ];
 
-const FREE_PORTS: &str = "the other starts take free ports already";
+const BUILT: &str = "the deployment of this test is built already";
+const CI: &str = ".ci/run does";
+const CONTRIBUTING: &str = "CI runs the same; the_just_recipes_exist checks the names";
+const FREE_PORTS: &str = "the other starts use free ports already";
 const SWARM: &str = "it would change the user's engine";
+
+/// What these begin with is a command, where it stands between backticks.
+const PROGRAMS: [&str; 8] =
+    ["cargo ", "curl ", "docker ", "docker/", "just ", "pkill ", "rustup ", ".ci/run"];
 
 /// Nothing that is awaited takes nearly as long: who waits longer has failed.
 const DEADLINE: Duration = Duration::from_secs(90);
 
-/// What is asked for by repeating a request is asked for this often.
+/// A request that only asks is repeated this often until the answer is as expected.
 const POLL: Duration = Duration::from_millis(50);
 
-const EXECUTABLE: &str = env!("CARGO_BIN_EXE_async-rpc");
-
-/// The executable as the README calls it.
-const RELEASE: &str = "target/release/async-rpc";
-
-/// Names the executable of the official server.
-const OFFICIAL: &str = "RESONATE_SERVER_BIN";
+/// The pages in which a reader types commands, in addition to those that only name some.
+const RUN: [&str; 5] = [
+    "README.md",
+    "docs/adding-a-service.md",
+    "docs/configuration.md",
+    "docs/http.md",
+    "docs/without-docker.md",
+];
 
 #[test]
-fn every_command_of_the_readme_does_what_it_says() {
-    if !runs("curl") || !runs("bash") {
-        eprintln!("skipped: the README cannot be run without curl and bash");
+fn the_readme_does_what_it_says() {
+    // Its crash demo kills a container.
+    run("README.md", usize::from(Deployment::is_wanted()));
+}
+
+#[test]
+fn the_page_without_docker_does_what_it_says() {
+    run("docs/without-docker.md", 1);
+}
+
+#[test]
+fn the_http_page_does_what_it_says() {
+    run("docs/http.md", 0);
+}
+
+#[test]
+fn the_configuration_page_does_what_it_says() {
+    run("docs/configuration.md", 0);
+}
+
+/// Follows the page literally, in a copy of the repository, and the new service answers.
+#[test]
+fn a_service_is_added_as_the_page_says() {
+    if !can_read() {
         return;
     }
-    let readme = read("README.md");
-    let mut reader = Reader::new();
-    for block in blocks(&readme) {
-        eprintln!("README.md:{}", block.line);
-        match block.language {
-            "console" => {
-                block.commands().for_each(|(command, output)| reader.type_in(command, &output))
-            }
-            "log" => reader.look_for(&block.lines),
-            "rust" => check_rust(&block),
-            "mermaid" => {}
-            other => panic!("README.md:{}: a block of {other:?} would go unchecked", block.line),
-        }
-    }
+    let _turn = turn();
+    let page = Page::read("docs/adding-a-service.md");
+    let copy = Copy::of_the_repository(&page);
+    let mut reader = Reader::in_copy(copy);
+    reader.read(&page);
     reader.end();
-    let demos = 1 + usize::from(Deployment::is_wanted());
-    assert_eq!(reader.kills, demos, "each crash demo kills one process");
 }
 
-/// Commands, files and settings that the text names stand between backticks.
+/// All other pages name commands, but there is nothing to run.
 #[test]
-fn what_the_readme_names_is_there() {
-    let readme = read("README.md");
-    let commands: Vec<&str> =
-        blocks(&readme).iter().flat_map(Block::commands).map(|(command, _)| command).collect();
-    let source = ["crates/node/src/config.rs", "crates/node/src/logging.rs", "services/gateway/src/config.rs"]
-        .map(read)
-        .concat();
-    let deployment = defaults_of_the_example();
-    for code in inline_code(&readme) {
-        let first = code.split([' ', '=']).next().unwrap_or_default();
-        if ["cargo", "curl", "docker", "pkill"].contains(&first) && code != first {
-            let known = commands.contains(&code) || NOT_RUN.iter().any(|(known, _)| *known == code);
-            assert!(known, "the README names `{code}`, which is neither run nor in NOT_RUN");
-        }
-        let folders = ["services/", "crates/", "tests/", "docker/", "otel/", ".ci/"];
-        if folders.iter().any(|folder| code.starts_with(folder)) {
-            let made_by_reader = code.starts_with("services/j");
-            assert!(made_by_reader || root().join(code).exists(), "there is no {code}");
-        }
-        if let Some((_, key)) =
-            ["NODE_", "GATEWAY_"].iter().find_map(|&p| Some((p, first.strip_prefix(p)?)))
-        {
-            let key = key.to_lowercase();
-            let known = key == "config_file"
-                || source.contains(&format!("\"{key}\""))
-                || deployment.contains_key(first);
-            assert!(known, "no setting is called {first}");
+fn every_other_command_is_known() {
+    for page in pages() {
+        if !RUN.contains(&&*page.path) {
+            let mut commands = page.blocks().into_iter().flat_map(|block| block.commands());
+            let unknown = commands.find(|(command, _)| !is_not_run(command));
+            assert!(unknown.is_none(), "{}: {unknown:?} is not run by any test", page.path);
         }
     }
 }
 
-/// The example of settings names every variable of the deployments, with its default.
+/// Commands that the text names between backticks are run somewhere, or listed.
 #[test]
-fn the_example_of_settings_is_complete() {
-    let example = defaults_of_the_example();
-    let mut used = BTreeMap::new();
-    for file in ["compose.yaml", "docker/postgres.yaml", "docker/stack.yaml"] {
-        // ${NAME:-default}
-        for part in read(file).split("${").skip(1) {
-            let variable = part.split('}').next().unwrap();
-            let (name, default) = variable.split_once(":-").unwrap_or_else(|| {
-                panic!("{file}: ${{{variable}}} has no default");
-            });
-            let known = example.get(name).map(String::as_str);
-            assert_eq!(known, Some(default), "{name} of {file} in .env.example");
-            used.insert(name.to_owned(), default.to_owned());
-        }
-    }
-    assert_eq!(used, example, "what is used, and .env.example");
-}
-
-/// Images, ports and limits of the README's table are the defaults of the deployment.
-#[test]
-fn the_table_of_containers_is_true() {
-    let example = defaults_of_the_example();
-    let table = read("README.md");
-    let row = |container: &str| {
-        let row = table.lines().find(|line| line.starts_with(&format!("| `{container}`")));
-        row.unwrap_or_else(|| panic!("no row of {container}")).to_owned()
-    };
-    for (container, prefix, image, port) in [
-        ("gateway", "GATEWAY", "async-rpc/gateway".to_owned(), "GATEWAY_PORT"),
-        ("service-a", "SERVICE", "async-rpc/service-a".to_owned(), ""),
-        ("async-rpc-service-a-replica-1", "SERVICE", "the same".to_owned(), ""),
-        ("resonate", "RESONATE", example["RESONATE_IMAGE"].clone(), "RESONATE_PORT"),
-        ("jaeger", "JAEGER", example["JAEGER_IMAGE"].clone(), "JAEGER_PORT"),
-    ] {
-        let cells: Vec<_> = row(container).split('|').map(|cell| cell.trim().to_owned()).collect();
-        let [.., shown_image, shown_port, cpus, memory, _] = &cells[..] else {
-            panic!("{cells:?} has too few cells")
-        };
-        assert!(shown_image.contains(&image), "{shown_image} is not {image}");
-        let port = example.get(port).map_or("none", String::as_str);
-        let limits = ["CPUS", "MEMORY"].map(|limit| &example[&format!("{prefix}_{limit}")]);
-        assert_eq!((&**shown_port, [cpus, memory]), (port, limits), "{container}");
-    }
-}
-
-/// The variables of `.env.example`.
-fn defaults_of_the_example() -> BTreeMap<String, String> {
-    let text = read(".env.example");
-    let lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
-    let pair = |line: &str| {
-        let (name, value) = line.split_once('=').unwrap_or_else(|| panic!("{line:?}"));
-        (name.to_owned(), value.to_owned())
-    };
-    lines.map(pair).collect()
-}
-
-/// What has been typed so far, and what runs because of it. Everything ends with it.
-struct Reader {
-    shell: Shell,
-    /// The first one is that of the containers, the launcher or the server.
-    terminals: Vec<Terminal>,
-    containers: Option<Deployment>,
-    names: Names,
-    /// Why commands are skipped until the next start.
-    skipping: Option<&'static str>,
-    kills: usize,
-}
-
-impl Reader {
-    fn new() -> Self {
-        Self {
-            shell: Shell::start(),
-            terminals: Vec::new(),
-            containers: None,
-            names: Names::default(),
-            skipping: None,
-            kills: 0,
-        }
-    }
-
-    fn type_in(&mut self, typed: &str, output: &[&str]) {
-        if let Some((_, why)) = NOT_RUN.iter().find(|(command, _)| *command == typed) {
-            eprintln!("  not run: {typed} ({why})");
-            return;
-        }
-        if typed == "docker compose up" || typed.starts_with("cargo run --release") {
-            self.skipping = self.skipping.filter(|_| typed.contains(" --server "));
-        }
-        if let Some(why) = self.skipping {
-            eprintln!("  skipped: {typed} ({why})");
-            return;
-        }
-        eprintln!("  $ {typed}");
-        if typed == "docker compose up" {
-            self.start_containers(output);
-        } else if let Some(arguments) = typed.strip_prefix("cargo run --release") {
-            self.start(arguments.strip_prefix(" --").unwrap_or(arguments).trim(), output);
-        } else if let Some(arguments) = typed.strip_prefix(RELEASE) {
-            self.start(arguments.trim(), output);
-        } else if let Some(settings) = typed.strip_suffix(" resonate serve") {
-            self.start_official(settings);
-        } else if let Some(pattern) = typed.strip_prefix("pkill -9 -f -- ") {
-            self.kill(pattern.trim_matches('\''));
-        } else if typed.starts_with("docker ") {
-            // Others of the user's containers must be out of reach.
-            let ours = ["kill service-", "start service-", "compose up -d ", "compose down"];
-            let arguments = typed.trim_start_matches("docker ");
-            assert!(ours.iter().any(|known| arguments.starts_with(known)), "{typed:?} is unknown");
-            assert!(self.containers.is_some(), "no containers were started before {typed:?}");
-            self.kills += usize::from(typed.starts_with("docker kill "));
-            if typed == "docker compose down" {
-                // The reader was told to press Ctrl-C before.
-                self.end_terminals();
+fn every_named_command_is_known() {
+    let pages = pages();
+    let commands: BTreeSet<&str> = pages
+        .iter()
+        .flat_map(Page::blocks)
+        .flat_map(|block| block.commands())
+        .map(|(command, _)| without_settings(command))
+        .collect();
+    let mut named: BTreeSet<&str> = commands.clone();
+    for page in &pages {
+        for code in page.inline_code() {
+            let command = without_settings(code);
+            let is_command = PROGRAMS.iter().any(|program| command.starts_with(program));
+            if is_command && !root().join(command).exists() {
+                let known = commands.contains(command) || is_not_run(command);
+                assert!(known, "{}: `{code}` is not run", page.path);
             }
-            self.run(typed, output);
-        } else if ["curl ", "id=", "wait"].iter().any(|known| typed.starts_with(known)) {
-            self.run(typed, output);
-        } else {
-            panic!("the README has a command that this test neither runs nor lists: {typed}");
+            named.insert(command);
         }
     }
-
-    /// Waits until the first terminal shows these lines.
-    fn look_for(&mut self, lines: &[&str]) {
-        if self.skipping.is_none() {
-            self.terminals.first_mut().expect("a start before").expect(lines);
-        }
+    for (command, _) in NOT_RUN {
+        assert!(named.contains(command), "no page names {command} any more");
     }
+}
 
-    /// `docker compose up`, and everything that Docker is told after it, means a deployment of the
-    /// test's own.
-    fn start_containers(&mut self, output: &[&str]) {
-        self.end();
-        if !Deployment::is_wanted() {
-            self.skipping = Some("it needs a Docker Engine and ASYNC_RPC_DOCKER=1");
-            return;
-        }
-        let deployment = Deployment::build(&[]);
-        for (name, value) in deployment.settings() {
-            self.shell.run(&format!("export {name}='{value}'"));
-        }
-        self.names = Names::of_containers(&deployment);
-        let mut command = deployment.compose_command(&["up"]);
-        let mut terminal = Terminal::start(&mut command, self.names.clone());
-        self.containers = Some(deployment);
-        // Compose's code for having been interrupted.
-        terminal.ends_with = Some(130);
-        terminal.expect(output);
-        self.terminals.push(terminal);
-    }
-
-    /// Types a command that ends. One that only asks is repeated until the answer is as expected.
-    fn run(&mut self, typed: &str, output: &[&str]) {
-        let command = self.names.here(typed);
-        let asks = typed.starts_with("curl ") && !typed.contains(" -X ");
-        let start = Instant::now();
-        loop {
-            let lines: Vec<String> =
-                self.shell.run(&command).iter().map(|line| self.names.there(line)).collect();
-            if matches(&lines, output) {
-                return;
+#[test]
+fn every_link_leads_somewhere() {
+    let mut broken = Vec::new();
+    for page in pages() {
+        for target in page.links() {
+            let (path, anchor) = target.split_once('#').unwrap_or((target, ""));
+            let file = if path.is_empty() { page.file() } else { page.folder().join(path) };
+            let anchors = || markdown::anchors(&fs::read_to_string(&file).unwrap_or_default());
+            let leads = file.exists() && (anchor.is_empty() || anchors().contains(&anchor.into()));
+            if !target.contains("://") && !leads {
+                broken.push(format!("{}: {target}", page.path));
             }
-            assert!(
-                asks && start.elapsed() < DEADLINE,
-                "$ {command}\nprinted\n{}\nand not\n{}\nThe logs:\n{}",
-                lines.join("\n"),
-                output.join("\n"),
-                self.logs()
-            );
-            std::thread::sleep(POLL);
         }
     }
+    assert!(broken.is_empty(), "these links lead nowhere:\n{}", broken.join("\n"));
+}
 
-    /// Starts the executable under test in a terminal of its own.
-    fn start(&mut self, arguments: &str, output: &[&str]) {
-        let part = arguments.split(' ').next().unwrap_or_default();
-        if part == "server" || part.is_empty() {
-            self.end();
-            self.names = Names::of_processes([free_port(), free_port()]);
-        }
-        let mut words: Vec<String> =
-            self.names.here(arguments).split_whitespace().map(str::to_owned).collect();
-        let [gateway, server] = ["5000", "8001"].map(|port| self.names.port(port));
-        let url = format!("http://127.0.0.1:{server}");
-        let ports: &[&str] = match part {
-            "server" => &["--listen", url.trim_start_matches("http://")],
-            "gateway" => &["--port", &gateway, "--server", &url],
-            _ if part.starts_with("service-") && arguments.contains("--server") => &[],
-            _ if part.starts_with("service-") => &["--server", &url],
-            _ => &["--port", &gateway, "--server-port", &server],
-        };
-        words.extend(ports.iter().map(|&word| word.to_owned()));
-        let mut command = Command::new(EXECUTABLE);
-        command.args(words).current_dir(root());
-        // The README's reader has no Jaeger yet, and sends spans nowhere.
-        command.env("PATH", path_without("jaeger")).env_remove("OTEL_EXPORTER_OTLP_ENDPOINT");
-        let mut terminal = Terminal::start(&mut command, self.names.clone());
-        terminal.expect(match part {
-            _ if !output.is_empty() => output,
-            // What a reader waits for without being told.
-            "server" => &["… this server keeps everything in memory"],
-            "--server" => &["Ctrl-C ends everything."],
-            _ => &["… INFO ready instance="],
-        });
-        self.terminals.push(terminal);
-        if part == "--server" {
-            // The README only starts this one: it works if a flow does.
-            self.run(
-                "curl -X POST http://127.0.0.1:5000/await-chain",
-                &[r#"{"message":3,"id":"await-chain","reconnected":false}"#],
-            );
+/// Every file that stands between backticks exists.
+#[test]
+fn every_named_file_exists() {
+    let mut missing = Vec::new();
+    for page in pages() {
+        for code in page.inline_code() {
+            let plain = |c: char| c.is_ascii_alphanumeric() || "._-/".contains(c);
+            let first = code.split('/').next().unwrap_or_default();
+            // Routes begin with a slash; what is built is not there yet.
+            let is_folder = |it: &str| !["", "target"].contains(&it) && root().join(it).is_dir();
+            let is_path = code.contains('/') && is_folder(first);
+            let endings = [".rs", ".md", ".toml", ".yaml", ".yml", ".lock", ".sh", ".mod"];
+            let is_name = endings.iter().any(|ending| code.ends_with(ending));
+            // CONTRIBUTING.md has a rule about the one; a reader creates the other.
+            let exempt = code == "mod.rs" || code.starts_with("services/j/");
+            let exists = || [root(), page.folder()].iter().any(|it| it.join(code).exists());
+            if code.chars().all(plain) && (is_path || is_name) && !exempt && !exists() {
+                missing.push(format!("{}: {code}", page.path));
+            }
         }
     }
+    assert!(missing.is_empty(), "these files do not exist:\n{}", missing.join("\n"));
+}
 
-    fn start_official(&mut self, settings: &str) {
-        self.end();
-        let Some(executable) = std::env::var_os(OFFICIAL) else {
-            self.skipping = Some("RESONATE_SERVER_BIN is not set");
-            return;
-        };
-        self.names = Names::of_processes([free_port(), free_port()]);
-        let folder = tempfile::tempdir().unwrap();
-        let mut command = Command::new(executable);
-        command.arg("serve").current_dir(folder.path());
-        command.envs(settings.split(' ').filter_map(|setting| setting.split_once('=')));
-        command.env("RESONATE_SERVER__PORT", self.names.port("8001"));
-        command.env("RESONATE_OBSERVABILITY__METRICS_PORT", "0");
-        let mut terminal = Terminal::start(&mut command, self.names.clone());
-        (terminal.folder, terminal.ends_with) = (Some(folder), None);
-        self.terminals.push(terminal);
-    }
+/// The README is for a newcomer: what does not fit belongs to a page in docs.
+#[test]
+fn the_readme_is_short() {
+    assert!(read("README.md").lines().count() <= 180);
+}
 
-    /// `pkill -9 -f`, among the processes of this test only: others may run the same system.
-    fn kill(&mut self, pattern: &str) {
-        let launcher = self.terminals.first().expect("a start before");
-        let processes = launcher.processes();
-        let hit: Vec<_> =
-            processes.iter().filter(|(_, pid)| command_line(*pid).contains(pattern)).collect();
-        let [(instance, pid)] = *hit else {
-            panic!(
-                "{pattern:?} is in the command lines of {hit:?}, which is not one of {processes:?}"
-            )
-        };
-        eprintln!("  kill -9 {pid}, which is {instance}");
-        signal("KILL", *pid);
-        self.kills += 1;
-    }
-
-    fn end(&mut self) {
-        self.end_terminals();
-        self.containers = None;
-    }
-
-    /// Ends what runs, as Ctrl-C does.
-    fn end_terminals(&mut self) {
-        for terminal in self.terminals.drain(..).rev() {
-            terminal.check_done_once();
-            terminal.end();
-        }
-    }
-
-    fn logs(&self) -> String {
-        self.terminals.iter().map(Terminal::tail).collect()
+#[test]
+fn every_page_is_linked() {
+    let readme = Page::read("README.md");
+    let links = readme.links();
+    for page in pages() {
+        let linked = page.path == "README.md" || links.contains(&&*page.path);
+        assert!(linked, "README.md does not link to {}", page.path);
     }
 }
 
-impl Drop for Reader {
-    fn drop(&mut self) {
-        // The servers last.
-        while let Some(terminal) = self.terminals.pop() {
-            drop(terminal);
+/// CONTRIBUTING.md and the justfile name the same commands as CI.
+#[test]
+fn the_just_recipes_exist() {
+    let justfile = read("justfile");
+    for (command, _) in NOT_RUN {
+        if let Some(recipe) = command.strip_prefix("just ") {
+            let has = |line: &str| line.split([' ', ':']).next() == Some(recipe);
+            assert!(justfile.lines().any(has), "the justfile has no recipe {recipe}");
         }
+    }
+    assert!(justfile.contains(".ci/run check\n"), "`just check` is what CI runs");
+    assert!(read(".ci/run").contains("cargo test --workspace"), "`just test` is what CI runs");
+}
+
+/// Reads a page as a user does: types its commands, and compares.
+fn run(path: &str, kills: usize) {
+    if !can_read() {
+        return;
+    }
+    let _turn = turn();
+    let mut reader = Reader::new();
+    reader.read(&Page::read(path));
+    reader.end();
+    assert_eq!(reader.kills, kills, "each crash demo kills one process");
+}
+
+/// One page at a time: each starts some twenty processes, and its crash demo takes seconds.
+fn turn() -> impl Drop {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn can_read() -> bool {
+    let can = runs("curl") && runs("bash");
+    if !can {
+        eprintln!("skipped: the pages cannot be run without curl and bash");
+    }
+    can
+}
+
+fn runs(program: &str) -> bool {
+    Command::new(program).arg("--version").stdout(Stdio::null()).status().is_ok()
+}
+
+fn is_not_run(command: &str) -> bool {
+    NOT_RUN.iter().any(|(known, _)| *known == command)
+}
+
+/// A command without what is set for it: `GATEWAY_PORT=5001 docker compose up`.
+fn without_settings(command: &str) -> &str {
+    match command.split_once(' ') {
+        Some((setting, rest)) if setting.contains('=') => without_settings(rest),
+        _ => command,
     }
 }
 
-fn check_rust(block: &Block) {
-    let path = block.lines[0].strip_prefix("// ").expect("a rust block begins with its file");
-    let source = read(path);
-    let has = |wanted: &str| source.lines().any(|line| line.trim() == wanted.trim());
-    for line in &block.lines[1..] {
-        assert!(has(line), "README.md:{}: {path} has no line {line:?}", block.line);
-    }
+/// README.md, the pages in docs, and what the README links to beside them.
+fn pages() -> Vec<Page> {
+    let docs = fs::read_dir(root().join("docs")).unwrap();
+    let names = docs.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut paths: Vec<String> =
+        names.filter(|name| name.ends_with(".md")).map(|name| format!("docs/{name}")).collect();
+    paths.sort();
+    let root = ["README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"];
+    root.into_iter().chain(paths.iter().map(|path| &**path)).map(Page::read).collect()
 }
 
 /// A file of the repository.
@@ -438,41 +315,12 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
 }
 
-/// A port that nobody listens on, below those that the system gives to outgoing connections.
-fn free_port() -> u16 {
-    static NEXT: Mutex<u16> = Mutex::new(0);
-    let mut next = NEXT.lock().unwrap();
-    loop {
-        let port = 12_000 + (std::process::id() as u16).wrapping_mul(41) % 20_000 + *next % 500;
-        *next += 1;
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
+/// Checks that the file which a ```rust block names has all of its lines.
+fn check_quote(root: &Path, page: &Page, block: &Block) {
+    let (path, lines) = block.file("// ");
+    let source = fs::read_to_string(root.join(path)).unwrap_or_else(|it| panic!("{path}: {it}"));
+    let has = |wanted: &str| source.lines().any(|line| line.trim() == wanted.trim());
+    for line in lines {
+        assert!(has(line), "{}:{}: {path} has no line {line:?}", page.path, block.line);
     }
-}
-
-/// The command line of a process, as `pkill -f` reads it.
-fn command_line(pid: u32) -> String {
-    let output = Command::new("ps").args(["-o", "args=", "-p", &pid.to_string()]).output();
-    let from_ps = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
-    fs::read_to_string(format!("/proc/{pid}/cmdline"))
-        .map(|words| words.replace('\0', " "))
-        .unwrap_or_else(|_| from_ps.unwrap_or_default())
-}
-
-fn signal(name: &str, pid: u32) {
-    let kill = format!("kill -{name} {pid}");
-    let status = Command::new("sh").args(["-c", &kill]).status().unwrap();
-    assert!(status.success(), "{kill}");
-}
-
-/// PATH without the folders that hold `program`.
-fn path_without(program: &str) -> std::ffi::OsString {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let others = std::env::split_paths(&path).filter(|folder| !folder.join(program).exists());
-    std::env::join_paths(others).expect("these came from PATH")
-}
-
-fn runs(program: &str) -> bool {
-    Command::new(program).arg("--version").stdout(Stdio::null()).status().is_ok()
 }

@@ -1,7 +1,7 @@
-// Jaeger v2.13.0 (module version v1.76.0) as a Go tool, where its image cannot be pulled: in this
-// folder, with Go alone,
+// Jaeger v2.13.0 (module version v1.76.0) as a Go tool, for machines that cannot pull its image. It
+// needs only Go. In this folder:
 //   CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X github.com/jaegertracing/jaeger/internal/version.latestVersion=v2.13.0" -o jaeger github.com/jaegertracing/jaeger/cmd/jaeger
-// It has the whole query API; its page is a placeholder.
+// Its query API is complete; its page is a placeholder.
 module async-rpc/docker/jaeger
 
 go 1.26

@@ -1,9 +1,9 @@
-//! The benchmark: `cargo bench`. It starts the whole system, as the launcher does, on the embedded
-//! server and, where `RESONATE_SERVER_BIN` names its binary, on the official one, and prints a
-//! table of latency, throughput, CPU, memory and recovery. Linux only: it reads `/proc`.
+//! The benchmark: `cargo bench`. It starts the whole system on the embedded server and, where
+//! `RESONATE_SERVER_BIN` names its executable, on the official one, and prints a table of latency,
+//! throughput, CPU, memory and recovery. Linux only: it reads `/proc`.
 //!
-//! Tracing off and on are measured in turns, on one server, so that a machine that is busy with
-//! something else does not look like the cost of tracing. The collector takes spans and drops them.
+//! It measures without and with tracing in turns, on one server, so that other load on the machine is
+//! not taken for the cost of tracing. The collector accepts spans and drops them.
 
 mod processes;
 
@@ -17,18 +17,19 @@ use axum::{Router, body::Bytes, extract::DefaultBodyLimit, routing::post};
 use clap::Parser;
 use processes::{Server, System, Usage};
 use reqwest::Client;
+use testkit::FLOWS;
 use tokio::sync::Mutex;
 
-/// Measures the system on each server that is at hand.
+/// Measures the system on each available server.
 #[derive(Parser)]
 struct Arguments {
-    /// Rounds; each measures without and with tracing
+    /// Rounds, each without and with tracing
     #[arg(long, default_value_t = 3)]
     rounds: usize,
-    /// Flows of a round one after the other, for latency
+    /// Sequential flows of a round, for latency
     #[arg(long, default_value_t = 300)]
     sequential: usize,
-    /// Flows of a round at all connections, for throughput, CPU and memory
+    /// Parallel flows of a round, for throughput, CPU and memory
     #[arg(long, default_value_t = 2000)]
     flows: usize,
     /// Connections for throughput
@@ -45,22 +46,20 @@ fn main() {
     runtime.expect("a runtime").block_on(async {
         let collector = start_collector();
         measure(&Server::embedded().await, &collector, &arguments).await;
-        match std::env::var("RESONATE_SERVER_BIN") {
-            Ok(binary) => measure(&Server::official(&binary).await, &collector, &arguments).await,
-            Err(_) => {
-                eprintln!("RESONATE_SERVER_BIN is not set: the official server is not measured")
-            }
+        match testkit::Server::official_executable() {
+            Some(_) => measure(&Server::official().await, &collector, &arguments).await,
+            None => eprintln!("not measured: the official server (RESONATE_SERVER_BIN is not set)"),
         }
     });
 }
 
-/// Takes spans and drops them. Its address. It has a thread of its own, for it is needed while the
-/// other one waits for the end of the processes.
+/// Starts a collector that accepts spans and drops them. Returns its address. It has a thread of its
+/// own: processes still export spans while the other thread waits for their end.
 fn start_collector() -> String {
     let traces = post(async |_: Bytes| ()).layer(DefaultBodyLimit::disable());
     let routes = Router::new().route("/v1/traces", traces);
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.set_nonblocking(true).expect("a socket of ours");
+    listener.set_nonblocking(true).expect("a socket of this process");
     let address = listener.local_addr().expect("an address");
     std::thread::spawn(|| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -72,7 +71,7 @@ fn start_collector() -> String {
     format!("http://{address}")
 }
 
-/// What one round measures with one setting. Times are of one flow.
+/// The results of one round with one setting. Times are per flow.
 struct Figures {
     rest: u64,
     p50: Duration,
@@ -94,15 +93,16 @@ async fn measure(server: &Server, collector: &str, arguments: &Arguments) {
             let system = System::start(server, endpoint).await;
             let prefix = format!("{round}-{}", if endpoint.is_some() { "on" } else { "off" });
             figures.push(figures_of(&system, &client, &prefix, arguments).await);
+            system.stop().await;
         }
     }
     let system = System::start(server, None).await;
     let mut recoveries = Vec::new();
-    for (route, invocation) in [("await-chain", 1), ("detached-chain", 1), ("fan-out-workflow", 0)]
-    {
-        let recovery = system.kill_holder(&client, route, invocation).await;
+    for flow in FLOWS {
+        let recovery = system.kill_holder(&client, flow.name, flow.works).await;
         recoveries.push(format!("{:.2} s", recovery.as_secs_f64()));
     }
+    system.stop().await;
     print(server.name, &off, &on, arguments);
     println!(
         "kill -9 of the holder (b, e, g) until the replica runs it: {}\n",
@@ -144,7 +144,7 @@ async fn figures_of(
     }
 }
 
-/// Starts `count` await chains over `connections` at a time.
+/// Runs `count` await chains on `connections` connections.
 async fn run(system: &System, client: &Client, prefix: &str, count: usize, connections: usize) {
     let waiting = Mutex::new((0..count).collect::<VecDeque<_>>());
     let worker = || async {
@@ -156,7 +156,10 @@ async fn run(system: &System, client: &Client, prefix: &str, count: usize, conne
     futures_util::future::join_all((0..connections).map(|_| worker())).await;
 }
 
-/// One await chain, and how long it took. A wrong answer ends the benchmark.
+/// Runs one await chain and returns how long it took.
+///
+/// # Panics
+/// The answer is wrong.
 async fn flow(system: &System, client: &Client, id: &str) -> Duration {
     let begin = Instant::now();
     let request = client.post(format!("{}/await-chain?id={id}", system.gateway));
@@ -177,7 +180,7 @@ fn print(server: &str, off: &[Figures], on: &[Figures], arguments: &Arguments) {
         "| {server} server | tracing off | tracing on | ratio |\n| --- | --- | --- | --- |\n"
     );
     let mut row = |what: &str, figure: &dyn Fn(&Figures) -> f64, digits: usize| {
-        // Pairs of the same round, for they saw the same machine.
+        // The ratio within each round, which saw the same load on the machine.
         let mut ratios: Vec<_> =
             off.iter().zip(on).map(|(off, on)| figure(on) / figure(off)).collect();
         ratios.sort_by(f64::total_cmp);

@@ -1,94 +1,60 @@
-//! The system under measurement: its processes, what they use, and the end of one of them.
+//! The system under measurement: what its processes use, and how long a takeover takes.
 
 use std::{
-    io::{BufRead, BufReader},
     ops::Sub,
-    process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
 use reqwest::Client;
+use testkit::{Log, Server as Kind, Stopped, process::signal, server::Prepared};
 
-const EXECUTABLE: &str = env!("CARGO_BIN_EXE_async-rpc");
-
-/// The unit of CPU times in `/proc/*/stat`: USER_HZ, which is 100 on every Linux.
+/// The unit of the CPU times in `/proc/*/stat`: USER_HZ, which is 100 on every Linux.
 const TICK: Duration = Duration::from_millis(10);
 
-/// How often the state of a flow is looked at.
+/// The pause between two looks at the state of a flow.
 const POLL: Duration = Duration::from_millis(5);
 
-/// A Resonate server; it ends with this value.
+/// A Resonate Server.
 pub struct Server {
     pub name: &'static str,
-    url: String,
-    child: Child,
+    process: Prepared,
     _folder: tempfile::TempDir,
 }
 
 impl Server {
     /// The embedded server.
     pub async fn embedded() -> Self {
-        Self::start("embedded", |port| {
-            let mut command = Command::new(EXECUTABLE);
-            command.args(["server", "--listen", &format!("127.0.0.1:{port}")]);
-            command
-        })
-        .await
+        Self::start("embedded", Kind::Embedded).await
     }
 
-    /// The official server of this binary, with the settings that the README recommends.
-    pub async fn official(binary: &str) -> Self {
-        Self::start("official", |port| {
-            let mut command = Command::new(binary);
-            command
-                .arg("serve")
-                .env("RESONATE_SERVER__BIND", "127.0.0.1")
-                .env("RESONATE_SERVER__PORT", port.to_string())
-                .env("RESONATE_OBSERVABILITY__METRICS_PORT", "0")
-                .env("RESONATE_MESSAGES__POLL_INTERVAL", "1")
-                .env("RESONATE_TIMEOUTS__POLL_INTERVAL", "100")
-                .env("RESONATE_TASKS__RETRY_TIMEOUT", "2000")
-                .env("RESONATE_LEVEL", "error");
-            command
-        })
-        .await
+    /// The official server, with the settings that the README recommends.
+    pub async fn official() -> Self {
+        Self::start("official", Kind::Official).await
     }
 
-    async fn start(name: &'static str, command: impl FnOnce(u16) -> Command) -> Self {
+    async fn start(name: &'static str, kind: Kind) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr());
-        let port = free.expect("a free port").port();
-        let mut command = command(port);
-        let child = command
-            .current_dir(&folder)
-            .env("NODE_LOG", "warn")
-            .spawn()
-            .expect("the server starts");
-        let url = format!("http://127.0.0.1:{port}");
-        while reqwest::get(format!("{url}/health")).await.is_err() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        Self { name, url, child, _folder: folder }
+        let mut process = kind.prepare(&Log::new());
+        let database = folder.path().join("resonate.db");
+        process.settings = vec![
+            // On disk, as in a deployment.
+            ("RESONATE_STORAGE__SQLITE__PATH".to_owned(), database.display().to_string()),
+            ("NODE_LOG".to_owned(), "warn".to_owned()),
+        ];
+        process.start().await;
+        Self { name, process, _folder: folder }
     }
 }
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        // It is a benchmark's server: there is nothing to be saved.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// A started system; it ends with this value.
+/// A started system.
 pub struct System {
     pub gateway: String,
-    /// (instance, pid) of every process.
+    /// Instance and pid of every process, in the order of the launcher's table.
     processes: Vec<(String, u32)>,
-    launcher: Child,
+    system: testkit::System,
 }
 
-/// CPU time used by the parts of the system.
+/// The CPU time that the parts of the system have used.
 #[derive(Clone, Copy)]
 pub struct Usage {
     pub services: Duration,
@@ -109,41 +75,25 @@ impl Sub for Usage {
 }
 
 impl System {
-    /// Starts everything on `server`, with the spans going to the OTLP address `collector`.
+    /// Starts everything on `server`. Spans go to the OTLP address `collector`.
     pub async fn start(server: &Server, collector: Option<&str>) -> Self {
-        let mut launcher = Command::new(EXECUTABLE);
-        launcher
-            .args(["--no-jaeger", "--port", "0", "--server", &server.url])
-            .env("NODE_LOG", "warn");
-        launcher.env_remove("OTEL_EXPORTER_OTLP_ENDPOINT");
-        if let Some(collector) = collector {
-            launcher.env("OTEL_EXPORTER_OTLP_ENDPOINT", collector);
-        }
-        let mut launcher = launcher.stdout(Stdio::piped()).spawn().expect("the launcher starts");
-        let mut lines = BufReader::new(launcher.stdout.take().expect("it is piped")).lines();
-        let mut processes = Vec::new();
-        let mut gateway = String::new();
-        for line in &mut lines {
-            let line = line.expect("the launcher's output");
-            let words: Vec<_> = line.split_whitespace().collect();
-            match words.as_slice() {
-                [instance, pid, address] if pid.parse::<u32>().is_ok() => {
-                    if *instance == "gateway" {
-                        gateway = format!("http://{address}");
-                    }
-                    processes.push(((*instance).to_owned(), pid.parse().expect("just checked")));
-                }
-                ["Ctrl-C", ..] => break,
-                _ => {}
-            }
-        }
-        // Nobody reads the rest; it must not fill the pipe.
-        std::thread::spawn(move || lines.for_each(drop));
-        processes.push(("resonate".to_owned(), server.child.id()));
-        Self { gateway, processes, launcher }
+        let mut settings = vec![("NODE_LOG", "warn"), ("NODE_LOG_FORMAT", "human")];
+        settings.extend(collector.map(|address| ("OTEL_EXPORTER_OTLP_ENDPOINT", address)));
+        let system = testkit::System::start_on(&server.process.url(), &settings, &[]).await;
+        let mut processes: Vec<_> = system.pids().into_iter().collect();
+        // The first process of a group precedes its replica.
+        processes.sort();
+        let pid = server.process.pid().expect("a server that runs");
+        processes.push(("resonate".to_owned(), pid));
+        Self { gateway: format!("http://{}", system.gateway), processes, system }
     }
 
-    /// The processes whose instance begins with `part`: the first process of a group comes first.
+    /// Stops everything but the server.
+    pub async fn stop(self) -> Stopped {
+        self.system.stop().await
+    }
+
+    /// The pids of the instances that start with `part`. The first process of a group comes first.
     fn pids<'a>(&'a self, part: &'a str) -> impl Iterator<Item = u32> + 'a {
         self.processes
             .iter()
@@ -151,24 +101,24 @@ impl System {
             .map(|(_, pid)| *pid)
     }
 
-    /// CPU time since the start of each process.
+    /// The CPU time since the start of each process.
     pub fn usage(&self) -> Usage {
         let of = |part| self.pids(part).map(cpu).sum();
         Usage { services: of("service-"), gateway: of("gateway"), server: of("resonate") }
     }
 
-    /// Resident memory of the largest service, in bytes.
+    /// The resident memory of the largest service, in bytes.
     pub fn services_memory(&self) -> u64 {
         self.pids("service-").map(resident).max().unwrap_or_default()
     }
 
-    /// Resident memory of the gateway, in bytes.
+    /// The resident memory of the gateway, in bytes.
     pub fn gateway_memory(&self) -> u64 {
         self.pids("gateway").map(resident).sum()
     }
 
-    /// Kills the process that holds an invocation in the middle of its work, and waits until
-    /// another one holds it and until the flow has ended well. The time from kill to takeover.
+    /// Kills the process that holds an invocation in the middle of its work, and waits until another
+    /// process holds it and the flow has succeeded. Returns the time from the kill to the takeover.
     pub async fn kill_holder(&self, client: &Client, route: &str, invocation: usize) -> Duration {
         let id = format!("kill-{route}");
         let request = client.post(format!("{}/{route}?id={id}&work=3s", self.gateway)).send();
@@ -185,16 +135,16 @@ impl System {
         };
         // In the middle of its second step.
         tokio::time::sleep(Duration::from_millis(1500)).await;
-        let pid = self.pids(&first).next().expect("the holder is one of ours");
-        let begin = Instant::now();
+        let pid = self.pids(&first).next().expect("the holder is one of the system's processes");
+        let start = Instant::now();
         signal(pid, "KILL");
         let elapsed = loop {
             match holder().await {
-                Some(holder) if holder != first => break begin.elapsed(),
+                Some(holder) if holder != first => break start.elapsed(),
                 _ => tokio::time::sleep(POLL).await,
             }
         };
-        let answer = request.await.expect("the request's task").expect("an answer");
+        let answer = request.await.expect("the task of the request").expect("an answer");
         assert!(answer.status().is_success(), "{id}: {}", answer.status());
         while self.inspect(client, &id).await["state"] != "resolved" {
             tokio::time::sleep(POLL).await;
@@ -209,29 +159,17 @@ impl System {
     }
 }
 
-impl Drop for System {
-    fn drop(&mut self) {
-        signal(self.launcher.id(), "TERM");
-        let _ = self.launcher.wait();
-    }
-}
-
-fn signal(pid: u32, name: &str) {
-    let status = Command::new("kill").args([format!("-{name}"), pid.to_string()]).status();
-    assert!(status.is_ok_and(|status| status.success()), "kill -{name} {pid}");
-}
-
-/// User and system time of a process. Zero for one that has ended.
+/// The user and system time of a process. Zero if it has exited.
 fn cpu(pid: u32) -> Duration {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    // The name of the executable comes second, in brackets, and may hold spaces.
+    // The second field is the name of the executable, in parentheses. It may contain spaces.
     let fields: Vec<_> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
     let ticks =
         |n: usize| fields.get(n).and_then(|ticks| ticks.parse::<u32>().ok()).unwrap_or_default();
     TICK * (ticks(11) + ticks(12))
 }
 
-/// Resident memory of a process in bytes. Zero for one that has ended.
+/// The resident memory of a process in bytes. Zero if it has exited.
 fn resident(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));

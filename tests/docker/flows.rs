@@ -4,22 +4,18 @@ use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt, stream};
 use serde_json::json;
+use testkit::{
+    Deployment, FLOWS,
+    flows::{self, Flow},
+};
 
-use crate::deployment::{Deployment, SERVICES, until};
-
-/// The flows; what `POST` answers with; what they end with.
-const FLOWS: [&str; 3] = ["await-chain", "detached-chain", "fan-out-workflow"];
-
-/// Runs so many flows of each kind, with these ids, and waits until all have ended.
-async fn run(deployment: &Deployment, flows: &[&str], id: &str, count: usize) {
+/// Runs `count` flows of each kind and waits until all have ended. Their ids start with `id`.
+async fn run(deployment: &Deployment, flows: &[Flow], id: &str, count: usize) {
     let requests = (0..count).flat_map(|n| flows.iter().map(move |flow| (n, flow)));
     let requests = requests.map(|(n, flow)| async move {
-        let id = format!("{id}-{flow}-{n}");
-        let answer = deployment.gateway().post(&format!("/{flow}?id={id}")).await;
-        match *flow {
-            "detached-chain" => answer.expect_message("detached-chain started"),
-            _ => answer.expect_message(3),
-        }
+        let id = format!("{id}-{}-{n}", flow.name);
+        let answer = deployment.gateway().post(&format!("/{}?id={id}", flow.name)).await;
+        answer.expect_message(flow.message());
         assert_eq!(deployment.ended(&id).await["state"], "resolved");
     });
     stream::iter(requests).for_each_concurrent(4, |request| request).await;
@@ -27,7 +23,7 @@ async fn run(deployment: &Deployment, flows: &[&str], id: &str, count: usize) {
 
 pub async fn it_is_ready_within_20_seconds_and_says_what_to_try(deployment: &Deployment) {
     let mut took = Vec::new();
-    // A machine that is busy with something else may need a second try.
+    // A machine that is busy with something else may need another try.
     for _ in 0..3 {
         deployment.down(true);
         let start = Instant::now();
@@ -53,31 +49,30 @@ pub async fn it_is_ready_within_20_seconds_and_says_what_to_try(deployment: &Dep
 
 pub async fn the_three_flows_give_their_exact_answers(deployment: &Deployment) {
     let http = deployment.gateway();
-    for (flow, message, result) in [
-        ("await-chain", json!(3), json!(3)),
-        ("detached-chain", json!("detached-chain started"), json!(null)),
-        ("fan-out-workflow", json!(3), json!(3)),
-    ] {
-        let id = format!("exact-{flow}");
-        http.post(&format!("/{flow}?id={id}")).await.expect_start(message, &id, false);
-        let ended = deployment.ended(&id).await;
-        assert_eq!((&ended["state"], &ended["result"]), (&json!("resolved"), &result), "{ended}");
+    for flow in FLOWS {
+        let id = format!("exact-{}", flow.name);
+        let answer = http.post(&format!("/{}?id={id}", flow.name)).await;
+        answer.expect_start(flow.message(), &id, false);
+        let end = deployment.ended(&id).await;
+        let expected = (&json!("resolved"), &flow.result());
+        assert_eq!((&end["state"], &end["result"]), expected, "{end}");
     }
     let mut printers = deployment.containers_of("service-f");
     printers.extend(deployment.containers_of("service-f-replica"));
-    until("service-f to print 3", async || {
-        let lines = printers.iter().flat_map(|container| deployment.logs(container));
-        lines.into_iter().any(|line| line == "3").then_some(())
-    })
-    .await;
+    deployment
+        .until("3, printed by service-f", async || {
+            let lines = printers.iter().flat_map(|container| deployment.logs(container));
+            lines.into_iter().any(|line| line == "3").then_some(())
+        })
+        .await;
 }
 
 pub async fn both_processes_of_each_service_take_part(deployment: &Deployment) {
     run(deployment, &FLOWS, "anycast", 40).await;
-    for service in SERVICES {
+    for service in flows::groups() {
         for compose_service in [service.to_owned(), format!("{service}-replica")] {
             for container in deployment.containers_of(&compose_service) {
-                let runs = deployment.events(&container, "run begins", "anycast-");
+                let runs = deployment.events(&container, "run started", "anycast-");
                 assert!(runs > 0, "{compose_service} ({container}) had no run");
             }
         }
@@ -92,10 +87,10 @@ pub async fn a_service_can_be_scaled(deployment: &Deployment) {
     for replica in &replicas {
         deployment.healthy(replica).await;
     }
-    run(deployment, &["await-chain"], "scaled", 60).await;
+    run(deployment, &[flows::flow("await-chain")], "scaled", 60).await;
     for container in replicas.iter().chain([&deployment.name("service-b")]) {
-        assert!(deployment.events(container, "run begins", "scaled-") > 0, "{container}");
-        // The instance is called after the container, as `docker ps` shows it.
+        assert!(deployment.events(container, "run started", "scaled-") > 0, "{container}");
+        // A replica's instance ends with the container id that `docker ps` shows.
         let instance = format!("service-b-replica-{}", &container[..12]);
         let named = deployment.logs(container).iter().any(|line| line.contains(&instance));
         assert_eq!(named, container != &deployment.name("service-b"), "{instance}");

@@ -1,4 +1,4 @@
-//! What a container may do, how large it is, and who reaches it.
+//! What a container may do, how large it is, and who can reach it.
 
 use std::{
     collections::BTreeSet,
@@ -7,17 +7,19 @@ use std::{
 };
 
 use serde_json::{Value, json};
+use testkit::{
+    Deployment,
+    docker::{docker, output},
+};
 
-use crate::deployment::{Deployment, docker, output};
-
-/// The largest layer that an image of ours may add to its base, in bytes.
+/// The limit of what an image of ours may add to its base, in bytes.
 const LAYER: u64 = 12 * 1024 * 1024;
 
 fn service(container: &Value) -> &str {
     container["Config"]["Labels"]["com.docker.compose.service"].as_str().unwrap()
 }
 
-/// Whether this is the gateway or a service.
+/// Whether a container is the gateway or a service.
 fn is_ours(container: &Value) -> bool {
     !matches!(service(container), "resonate" | "jaeger")
 }
@@ -44,7 +46,7 @@ pub async fn containers_have_no_rights_and_limits(deployment: &Deployment) {
             assert_eq!(container["State"]["Health"]["Status"], "healthy", "{service}");
             assert_eq!(container["Mounts"], json!([]), "{service}");
         }
-        // As the kernel sees its first process: no root, no capability.
+        // What the kernel says about its first process: not root, no capabilities.
         let pid = &container["State"]["Pid"];
         if let (true, Ok(status)) =
             (is_ours(container), std::fs::read_to_string(format!("/proc/{pid}/status")))
@@ -60,7 +62,7 @@ pub async fn containers_have_no_rights_and_limits(deployment: &Deployment) {
             assert_eq!(field("NoNewPrivs:"), "1", "{service}");
         }
     }
-    // No shell is there to be used.
+    // There is no shell.
     let name = deployment.name("service-b");
     let shell = docker(&["exec", &name, "/bin/sh", "-c", "true"]).output().unwrap();
     assert!(!shell.status.success(), "a shell in service-b");
@@ -78,7 +80,7 @@ pub async fn layers_are_small(deployment: &Deployment) {
         let arguments =
             ["history", "--human=false", "--format", "{{.Size}} {{.CreatedBy}}", &image];
         let history = output(docker(&arguments));
-        // The first instruction after the base is our first one.
+        // Our instructions precede the first empty one, which belongs to the base.
         let ours = history.lines().take_while(|line| !line.ends_with(' '));
         let size = ours
             .filter(|line| line.contains("/app"))
@@ -123,7 +125,7 @@ pub async fn nothing_else_is_reachable(deployment: &Deployment) {
             service(container),
             networks.keys()
         );
-        // Not even this machine reaches health checks and metrics.
+        // Not even this machine can reach health checks and metrics.
         for network in networks.values() {
             let address: IpAddr = network["IPAddress"].as_str().unwrap().parse().unwrap();
             for port in [8080, 9090] {
@@ -141,7 +143,7 @@ fn is_open(address: IpAddr, port: u16) -> bool {
     TcpStream::connect_timeout(&SocketAddr::new(address, port), Duration::from_secs(1)).is_ok()
 }
 
-/// This machine's address towards others; none if it has no network. Nothing is sent.
+/// The address of this machine towards others; `None` without a network. It sends nothing.
 fn outward_address() -> Option<IpAddr> {
     let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
     socket.connect("192.0.2.1:9").ok()?;

@@ -1,28 +1,26 @@
-//! What dies, and what is lost by it: nothing.
+//! Containers that die, and what is lost with them: nothing.
 
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use testkit::{Answer, Deployment, deployment::Server};
 
-use crate::{
-    deployment::{Deployment, until},
-    http::Answer,
-    trace::trace,
-};
+use crate::trace::trace;
 
-/// Sends a request, and goes on while it waits for its answer.
+/// Sends a request and returns at once. The task waits for the answer.
 fn post(deployment: &Deployment, path: &str) -> tokio::task::JoinHandle<reqwest::Result<Answer>> {
     let (http, path) = (deployment.gateway(), path.to_owned());
     tokio::spawn(async move { http.send(reqwest::Method::POST, &path, &[]).await })
 }
 
-/// Waits until `service-b` has done a step of the await chain `id`.
+/// Waits until `service-b` has finished a step of the await chain `id`.
 async fn works(deployment: &Deployment, id: &str) {
     let holder = deployment.name("service-b");
-    until(&format!("service-b to do a step of {id}"), async || {
-        (deployment.events(&holder, "step done", id) > 0).then_some(())
-    })
-    .await;
+    deployment
+        .until(&format!("a step of {id} in service-b"), async || {
+            (deployment.events(&holder, "step done", id) > 0).then_some(())
+        })
+        .await;
 }
 
 /// The instance that holds `bar` of an await chain.
@@ -36,7 +34,7 @@ pub async fn a_killed_service_loses_nothing_and_stays_dead(deployment: &Deployme
     let answer = post(deployment, "/await-chain?id=kill-service&work=5s");
     works(deployment, "kill-service").await;
     assert_eq!(holder(deployment, "kill-service").await, "service-b");
-    // What a process has done is in Jaeger while it works: it outlives the process.
+    // Finished steps are in Jaeger while the process works: they outlive it.
     let flow = deployment.gateway().get("/flows/kill-service").await;
     let trace_id = flow.body["trace_id"].as_str().unwrap().to_owned();
     trace(deployment, &trace_id, |spans| spans.iter().any(|span| span.name == "work 1/5")).await;
@@ -53,7 +51,7 @@ pub async fn a_killed_service_loses_nothing_and_stays_dead(deployment: &Deployme
     for step in 1..=5 {
         let name = format!("work {step}/5");
         let count = spans.iter().filter(|span| span.name == name).count();
-        // No step is done twice. One that ended just before the kill may not have been sent.
+        // No step runs twice. The span of a step that ended just before the kill may be lost.
         let least = usize::from(step != 2 && step != 3);
         assert!((least..=1).contains(&count), "{count} of {name} in {spans:#?}");
     }
@@ -62,7 +60,7 @@ pub async fn a_killed_service_loses_nothing_and_stays_dead(deployment: &Deployme
         .filter(|span| span.name.starts_with("bar on "))
         .filter(|span| span.attribute("resonate.takeover").as_deref() == Some("true"))
         .collect();
-    let [takeover] = takeovers[..] else { panic!("one takeover is expected: {spans:#?}") };
+    let [takeover] = takeovers[..] else { panic!("expected one takeover: {spans:#?}") };
     let replica = &deployment.containers_of("service-b-replica")[0][..12];
     assert_eq!(takeover.name, format!("bar on service-b-replica-{replica}"));
 
@@ -71,10 +69,10 @@ pub async fn a_killed_service_loses_nothing_and_stays_dead(deployment: &Deployme
     assert_eq!((&state["State"]["ExitCode"], &state["RestartCount"]), (&json!(137), &json!(0)));
     deployment.docker("start", &service);
     deployment.healthy(&service).await;
-    // Work prefers the first process: it is there again.
+    // Work goes to the first process of the group, which is back.
     let answer = deployment.gateway().post("/await-chain?id=back-again&work=1s").await;
     answer.expect_message(3);
-    assert!(deployment.events(&service, "run begins", "back-again") > 0);
+    assert!(deployment.events(&service, "run started", "back-again") > 0);
 }
 
 pub async fn a_killed_gateway_loses_nothing(deployment: &Deployment) {
@@ -101,19 +99,21 @@ pub async fn a_killed_jaeger_hinders_no_flow(deployment: &Deployment) {
     assert!(start.elapsed() < Duration::from_secs(30), "{:?} for ten flows", start.elapsed());
 
     deployment.docker("start", &jaeger);
-    // Processes find it again: of a flow that comes later all spans arrive.
+    // The processes reconnect: all spans of a later flow arrive.
     let mut attempt = 0;
-    until("a flow whose whole trace is in the new Jaeger", async || {
-        attempt += 1;
-        let answer = gateway.post(&format!("/await-chain?id=jaeger-back-{attempt}")).await;
-        answer.expect_message(3);
-        let path = format!("/api/v3/traces/{}", answer.body["trace_id"].as_str().unwrap());
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        let found = deployment.jaeger().send(reqwest::Method::GET, &path, &[]).await.ok()?;
-        let all = ["foo on ", "bar on ", "baz on "].iter().all(|name| found.text.contains(name));
-        all.then_some(())
-    })
-    .await;
+    deployment
+        .until("a whole trace in the new Jaeger", async || {
+            attempt += 1;
+            let answer = gateway.post(&format!("/await-chain?id=jaeger-back-{attempt}")).await;
+            answer.expect_message(3);
+            let path = format!("/api/v3/traces/{}", answer.body["trace_id"].as_str().unwrap());
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            let found = deployment.jaeger().send(reqwest::Method::GET, &path, &[]).await.ok()?;
+            let all =
+                ["foo on ", "bar on ", "baz on "].iter().all(|name| found.text.contains(name));
+            all.then_some(())
+        })
+        .await;
 }
 
 pub async fn a_killed_server_loses_nothing(deployment: &Deployment) {
@@ -128,15 +128,15 @@ pub async fn a_killed_server_loses_nothing(deployment: &Deployment) {
         .flat_map(|service| deployment.containers_of(service))
         .map(|container| deployment.events(&container, "step done", "kill-server"))
         .sum();
-    // Five of `work`; one more if the server was killed while it stored one.
-    assert!((5..=6).contains(&steps), "{steps} steps were done");
+    // The five steps of `work`, and one more if the server was killed while it stored a result.
+    assert!((5..=6).contains(&steps), "{steps} steps");
 }
 
 pub async fn stop_drains_within_the_grace_period(deployment: &Deployment) {
     let answer = post(deployment, "/await-chain?id=drained&work=6s");
     works(deployment, "drained").await;
     deployment.compose(&["stop"]);
-    // The gateway ends first, and says where to look.
+    // The gateway stops first and says where to look.
     let answer = answer.await.unwrap().unwrap();
     assert_eq!((answer.status, answer.header("location")), (202, "/flows/drained"));
     let theirs = [deployment.name("resonate"), deployment.name("jaeger")];
@@ -145,13 +145,13 @@ pub async fn stop_drains_within_the_grace_period(deployment: &Deployment) {
         let name = container["Name"].as_str().unwrap().trim_start_matches('/').to_owned();
         assert_eq!(container["State"]["Running"], false, "{name}");
         if !theirs.contains(&name) {
-            // Who overstays the grace period is killed: 137.
+            // A container that exceeds the grace period is killed: 137.
             assert_eq!(container["State"]["ExitCode"], 0, "{name}: {}", container["State"]);
             ours += 1;
         }
     }
     assert_eq!(ours, 19);
-    if deployment.server == crate::Server::Official {
+    if deployment.server == Server::Official {
         deployment.up();
         deployment.ready().await;
         assert_eq!(deployment.ended("drained").await["result"], 3);
@@ -162,13 +162,14 @@ pub async fn down_and_up_keep_the_flows(deployment: &Deployment) {
     let gateway = deployment.gateway();
     gateway.post("/await-chain?id=kept").await.expect_message(3);
     let waits = post(deployment, "/await-chain?id=kept-open&sleep=20s");
-    until("the timer of a flow", async || {
-        let flow = deployment.gateway().get("/flows/kept-open").await;
-        (flow.body["invocations"][2]["state"] == "pending").then_some(())
-    })
-    .await;
+    deployment
+        .until("the timer of a flow", async || {
+            let flow = deployment.gateway().get("/flows/kept-open").await;
+            (flow.body["invocations"][2]["state"] == "pending").then_some(())
+        })
+        .await;
     deployment.down(false);
-    // Whether the gateway could still answer does not matter.
+    // It does not matter whether the gateway could still answer.
     let _ = waits.await;
     deployment.up();
     deployment.ready().await;

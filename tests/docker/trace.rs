@@ -1,10 +1,10 @@
-//! A trace as Jaeger's query API tells it.
+//! Traces from Jaeger's query API.
 
 use serde_json::Value;
 
-use crate::deployment::{Deployment, until};
+use testkit::Deployment;
 
-/// A span's name and attributes.
+/// The name and the attributes of a span.
 #[derive(Debug)]
 pub struct Span {
     pub name: String,
@@ -20,20 +20,22 @@ impl Span {
     }
 }
 
-/// Asks Jaeger for a trace until it is as it should be.
+/// Waits until a trace in Jaeger is complete.
 pub async fn trace(
     deployment: &Deployment,
     id: &str,
-    mut complete: impl FnMut(&[Span]) -> bool,
+    mut is_complete: impl FnMut(&[Span]) -> bool,
 ) -> Vec<Span> {
     let jaeger = deployment.jaeger();
-    until(&format!("all of trace {id} in Jaeger"), async || {
-        let path = format!("/api/v3/traces/{id}");
-        let answer = jaeger.send(reqwest::Method::GET, &path, &[]).await.ok()?;
-        let spans = spans(&answer.body);
-        complete(&spans).then_some(spans)
-    })
-    .await
+    let what = format!("all of trace {id} in Jaeger");
+    deployment
+        .until(&what, async || {
+            let path = format!("/api/v3/traces/{id}");
+            let answer = jaeger.send(reqwest::Method::GET, &path, &[]).await.ok()?;
+            let spans = spans(&answer.body);
+            is_complete(&spans).then_some(spans)
+        })
+        .await
 }
 
 fn spans(body: &Value) -> Vec<Span> {

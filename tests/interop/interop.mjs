@@ -1,9 +1,9 @@
-// A worker for service-c (`worker`) and a client of service-a (`client`), on the TypeScript SDK.
+// A worker of service-c (`worker`) and a client of service-a (`client`), on the TypeScript SDK.
 import { Resonate } from "@resonatehq/sdk";
 
 const url = process.env.RESONATE_URL ?? "http://127.0.0.1:8001";
 
-// What the SDK does not hand to functions can be read from the promise itself.
+// The SDK does not pass the headers to functions, but the promise has them.
 async function traceparent(id) {
   const head = { corrId: "interop", version: "2026-04-01" };
   const body = JSON.stringify({ kind: "promise.get", head, data: { id } });

@@ -1,22 +1,24 @@
-//! What a case needs: requests, poll streams, and comparison of whole answers.
+//! What a case needs: requests, message streams, and the comparison of whole answers.
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Map, Value, json};
+use testkit::{
+    DEADLINE, Resonate,
+    resonate::{CORR_ID, VERSION},
+    until,
+};
 use tokio::sync::mpsc;
 
 /// In an expected answer: a time between the start of the case and now.
 pub const TIME: &str = "‹time›";
 /// In an expected answer: anything.
 pub const ANY: &str = "‹any›";
-/// How long a case waits for what must come; long, because the machine may be busy.
-pub const PATIENCE: Duration = Duration::from_secs(15);
 
-/// One run of one case against one server. Its ids and groups are its own.
+/// A case on a server. It has ids and groups of its own.
 #[derive(Clone)]
 pub struct Context {
-    pub url: String,
-    pub http: reqwest::Client,
+    pub server: Resonate,
     /// Part of all ids of this case.
     name: String,
     started: i64,
@@ -36,13 +38,8 @@ pub fn now() -> i64 {
 }
 
 impl Context {
-    pub fn new(url: &str, http: &reqwest::Client, case: &str, run: &str) -> Self {
-        Self {
-            url: url.to_owned(),
-            http: http.clone(),
-            name: format!("{}-{run}", case.replace('_', "-")),
-            started: now(),
-        }
+    pub fn new(server: Resonate, case: &str, run: &str) -> Self {
+        Self { server, name: format!("{}-{run}", case.replace('_', "-")), started: now() }
     }
 
     pub fn id(&self, part: &str) -> String {
@@ -53,7 +50,7 @@ impl Context {
         format!("group-{}", self.name)
     }
 
-    /// `poll://any@<this case's group>`
+    /// `poll://any@` and the group of this case.
     pub fn anycast(&self) -> String {
         format!("poll://any@{}", self.group())
     }
@@ -64,37 +61,28 @@ impl Context {
     }
 
     pub async fn call(&self, kind: &str, data: Value) -> Reply {
-        let head = json!({"corrId": "corr", "version": "2026-04-01"});
-        let request = json!({"kind": kind, "head": head, "data": data});
-        let (http_status, body) = self.post(request.to_string().into_bytes()).await;
-        let body = serde_json::from_slice(&body).unwrap_or_else(|error| {
-            let text = String::from_utf8_lossy(&body);
-            panic!("the answer to {kind} is no JSON ({error}): {http_status} {text}")
-        });
+        let (http_status, body) = self.server.call(kind, data).await;
         let (kind, started) = (kind.to_owned(), self.started);
         Reply { http_status, kind, body, started }
     }
 
-    /// Any body: status and body of the answer.
+    /// Posts any body: the HTTP status and the body of the answer.
     pub async fn post(&self, body: Vec<u8>) -> (u16, Vec<u8>) {
-        let request = self.http.post(&self.url).header("content-type", "application/json");
-        let response = request.body(body).send().await.expect("an answer");
-        let status = response.status().as_u16();
-        (status, response.bytes().await.expect("a whole answer").to_vec())
+        self.server.post(body).await
     }
 
-    /// Creates a promise that times out far away, with these tags.
+    /// Creates a promise with these tags and a time-out that no case reaches.
     pub async fn create(&self, id: &str, tags: Value) -> Value {
         let data = json!({"id": id, "timeoutAt": self.far(), "tags": tags});
         self.call("promise.create", data).await.is(200, json!({"promise": self.pending(id, tags)}))
     }
 
-    /// Creates a promise with a task for this case's group.
+    /// Creates a promise with a task for the group of this case.
     pub async fn create_target(&self, id: &str) {
         self.create(id, json!({"resonate:target": self.anycast()})).await;
     }
 
-    /// Creates a promise with a task and acquires it (version 1) as `pid` for a minute.
+    /// Creates a promise with a task and acquires the task (version 1) as `pid` for a minute.
     pub async fn acquired(&self, id: &str) {
         self.create_target(id).await;
         self.acquire(id, 0, "pid", 60_000).await.status(200);
@@ -143,47 +131,38 @@ impl Context {
         reply.status(200)["promise"].clone()
     }
 
-    /// The task as it stands, whole.
+    /// Asserts that a task is as expected.
     pub async fn task_is(&self, expected: Value) {
         let reply = self.call("task.get", json!({"id": expected["id"]})).await;
         reply.is(200, json!({"task": expected}));
     }
 
-    /// Waits until the task is as expected; returns the time it was seen so.
+    /// Waits until a task is as expected. Returns when it was seen so.
     pub async fn task_becomes(&self, expected: Value) -> Instant {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
+        until(&"", &format!("task {expected}"), async || {
             let reply = self.call("task.get", json!({"id": expected["id"]})).await;
-            let task = reply.status(200)["task"].clone();
-            if task == expected {
-                return Instant::now();
-            }
-            assert!(Instant::now() < deadline, "the task is still {task}, not {expected}");
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+            (reply.status(200)["task"] == expected).then(Instant::now)
+        })
+        .await
     }
 
-    /// Waits until the promise is in a state; returns its record.
+    /// Waits until a promise has a state. Returns its record.
     pub async fn promise_becomes(&self, id: &str, state: &str) -> Value {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
+        until(&"", &format!("promise {id} {state}"), async || {
             let promise = self.get(id).await;
-            if promise["state"] == state {
-                return promise;
-            }
-            assert!(Instant::now() < deadline, "the promise is still {promise}, not {state}");
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+            (promise["state"] == state).then_some(promise)
+        })
+        .await
     }
 
-    /// Opens a poll stream.
+    /// Opens a message stream in the group of this case.
     pub async fn listen(&self, id: &str) -> Stream {
         self.listen_in(&self.group(), id).await
     }
 
+    /// Opens a message stream in any group.
     pub async fn listen_in(&self, group: &str, id: &str) -> Stream {
-        let url = format!("{}/poll/{group}/{id}", self.url);
-        let mut response = self.http.get(url).send().await.expect("a poll stream");
+        let mut response = self.server.listen(group, id).await;
         assert_eq!(response.status().as_u16(), 200);
         assert_eq!(response.headers()["content-type"], "text/event-stream");
         let (sender, messages) = mpsc::unbounded_channel();
@@ -201,7 +180,7 @@ impl Context {
         Stream { messages, reader, started: self.started }
     }
 
-    /// The record of a pending promise made by [`Context::create`].
+    /// The record of a pending promise that [`Context::create`] made.
     pub fn pending(&self, id: &str, tags: Value) -> Value {
         let (timeout, empty) = (self.far(), json!({}));
         json!({"id": id, "state": "pending", "param": empty, "value": empty, "tags": tags,
@@ -217,32 +196,32 @@ pub fn settled(mut promise: Value, state: &str, value: Value) -> Value {
     promise
 }
 
-/// A task that nobody holds.
+/// The record of a task that nobody holds.
 pub fn task(id: &str, state: &str, version: i64, resumes: i64) -> Value {
     json!({"id": id, "state": state, "version": version, "resumes": resumes})
 }
 
-/// A task that somebody holds.
+/// The record of a task that somebody holds.
 pub fn held(id: &str, version: i64, resumes: i64, pid: &str, ttl: i64) -> Value {
     json!({"id": id, "state": "acquired", "version": version, "resumes": resumes, "pid": pid,
         "ttl": ttl})
 }
 
 impl Reply {
-    /// Compares the whole answer; returns its data.
+    /// Compares the whole answer. Returns its data.
     pub fn is(self, status: u16, data: Value) -> Value {
-        let head = json!({"corrId": "corr", "status": status, "version": "2026-04-01"});
+        let head = json!({"corrId": CORR_ID, "status": status, "version": VERSION});
         let expected = json!({"kind": self.kind, "head": head, "data": data});
         self.check(status, &expected);
         self.body["data"].clone()
     }
 
-    /// A refusal with these words.
+    /// Compares the whole answer, which is a refusal with this reason.
     pub fn refuses(self, status: u16, reason: &str) {
         self.is(status, reason.into());
     }
 
-    /// Compares the status only; for steps on the way to what a case is about.
+    /// Compares the status only: for steps that are not what a case is about. Returns the data.
     pub fn status(self, status: u16) -> Value {
         assert_eq!(self.http_status, status, "{}: {}", self.kind, self.body);
         self.body["data"].clone()
@@ -256,13 +235,16 @@ impl Reply {
     }
 }
 
-/// Whether two values are the same but for [`TIME`] and [`ANY`]; if not, where.
+/// Compares two values, with regard to [`TIME`] and [`ANY`].
+///
+/// # Errors
+/// Where they differ.
 pub fn same(expected: &Value, actual: &Value, started: i64) -> Result<(), String> {
     match (expected, actual) {
         (Value::String(mask), _) if mask == ANY => Ok(()),
         (Value::String(mask), Value::Number(time)) if mask == TIME => {
-            // The server's clock may be read a little later than ours, and rounds differently.
-            let time = time.as_i64().ok_or("a time is no integer")?;
+            // The server reads its clock a little later than the case does, and rounds differently.
+            let time = time.as_i64().ok_or("a time is not an integer")?;
             let plausible = started - 5 <= time && time <= now() + 5;
             if plausible { Ok(()) } else { Err(format!("{time} is not a time of this case")) }
         }
@@ -284,7 +266,7 @@ pub fn same(expected: &Value, actual: &Value, started: i64) -> Result<(), String
     }
 }
 
-/// An open poll stream. Dropping it closes the connection.
+/// An open message stream. Dropping it closes the connection.
 pub struct Stream {
     messages: mpsc::UnboundedReceiver<Value>,
     reader: tokio::task::JoinHandle<()>,
@@ -292,13 +274,13 @@ pub struct Stream {
 }
 
 impl Stream {
-    /// The next message, whole.
+    /// The next message.
     pub async fn next(&mut self) -> Value {
-        let next = tokio::time::timeout(PATIENCE, self.messages.recv()).await;
-        next.expect("no message came").expect("the stream ended")
+        let next = tokio::time::timeout(DEADLINE, self.messages.recv()).await;
+        next.expect("a message before the deadline").expect("an open stream")
     }
 
-    /// The next message is an `execute` of this task.
+    /// Asserts that the next message is an `execute` of this task. Returns when it arrived.
     pub async fn executes(&mut self, id: &str, version: i64) -> Instant {
         let expected = execute(id, version);
         let message = self.next().await;
@@ -306,22 +288,22 @@ impl Stream {
         Instant::now()
     }
 
-    /// The next message is an `unblock` with this promise.
+    /// Asserts that the next message is an `unblock` with this promise.
     pub async fn unblocks(&mut self, promise: Value) {
         let expected = json!({"kind": "unblock", "head": {}, "data": {"promise": promise}});
         let message = self.next().await;
         same(&expected, &message, self.started).unwrap_or_else(|at| panic!("{at}: {message}"));
     }
 
-    /// A message that is there already.
+    /// A message that has arrived already.
     pub fn waiting(&mut self) -> Option<Value> {
         self.messages.try_recv().ok()
     }
 
     /// Waits until the server ends the stream.
     pub async fn ended(mut self) {
-        let end = tokio::time::timeout(PATIENCE, self.messages.recv()).await;
-        assert_eq!(end.expect("the stream stays open"), None);
+        let end = tokio::time::timeout(DEADLINE, self.messages.recv()).await;
+        assert_eq!(end.expect("the end of the stream"), None);
     }
 }
 

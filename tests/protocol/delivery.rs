@@ -1,12 +1,11 @@
-//! Messages: which connection gets what.
+//! Delivery: which connection receives which message.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
 use serde_json::{Value, json};
+use testkit::DEADLINE;
 
-use crate::cases;
-use crate::client::{Context, PATIENCE, Stream, settled};
+use crate::client::{Context, Stream, settled};
 
 cases![
     a_new_task_is_announced_to_its_group_alone,
@@ -55,8 +54,8 @@ async fn a_task_goes_to_one_connection_of_many(c: Context) {
         each[which] += 1;
         *seen.entry(message["data"]["task"]["id"].to_string()).or_insert(0) += 1;
     }
-    assert_eq!(seen.len(), count, "each task once");
-    assert!(each[0] > 0 && each[1] > 0, "work is spread: {each:?}");
+    assert_eq!(seen.len(), count, "each task arrives once");
+    assert!(each[0] > 0 && each[1] > 0, "both connections receive some: {each:?}");
 }
 
 async fn the_preferred_process_gets_the_task(c: Context) {
@@ -134,7 +133,7 @@ async fn a_listener_gets_the_settled_promise_once(c: Context) {
     }
     let done = c.settle(&id).await.status(200);
     stream.unblocks(done["promise"].clone()).await;
-    // Neither the second registration nor a second settlement sends another.
+    // Neither the second registration nor a second settlement sends another message.
     c.settle(&id).await.status(200);
     register(&c, &next, &uni(&c, "me")).await;
     c.settle(&next).await.status(200);
@@ -179,7 +178,7 @@ async fn a_listener_that_is_not_connected_is_passed_over(c: Context) {
     register(&c, &id, &uni(&c, "me")).await;
     register(&c, &id, &uni(&c, "other")).await;
     let done = c.settle(&id).await.status(200)["promise"].clone();
-    // Once the other one has it, the one for the absent listener is gone too.
+    // When the other listener has its message, the server has dropped the absent listener's.
     other.unblocks(done).await;
     let mut mine = c.listen("me").await;
     c.create(&next, json!({})).await;
@@ -204,12 +203,13 @@ async fn a_task_announced_to_the_dead_goes_to_the_living(c: Context) {
     doomed.executes(&id, 0).await;
     let mut living = c.listen("living").await;
     drop(doomed);
-    // Until the server knows, it may still try the dead one.
+    // Until the server notices, it may still choose the dead connection.
     received(&mut living, &id).await;
     c.acquire(&id, 0, "pid", 60_000).await.status(200);
 }
 
+/// Waits until an `execute` of this task arrives.
 async fn received(stream: &mut Stream, id: &str) {
     let wait = async { while stream.next().await["data"]["task"]["id"] != id {} };
-    tokio::time::timeout(PATIENCE + Duration::from_secs(1), wait).await.expect("the task");
+    tokio::time::timeout(DEADLINE, wait).await.expect("the task");
 }

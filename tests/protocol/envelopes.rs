@@ -1,8 +1,7 @@
-//! Requests that are no requests, and the routes beside `POST /`.
+//! Bodies that are not valid envelopes, and the routes other than `POST /`.
 
 use serde_json::{Value, json};
 
-use crate::cases;
 use crate::client::Context;
 
 cases![
@@ -14,11 +13,11 @@ cases![
     a_body_over_the_limit_is_refused,
 ];
 
-/// Posts a body and compares the whole answer, but for the line and column of a syntax error: they
-/// are the JSON library's, and change with its version.
+/// Posts a body and compares the whole answer, except line and column of a syntax error: they come
+/// from the JSON library and change with its version.
 async fn refused(c: &Context, body: &[u8], kind: &str, corr_id: &str, status: u16, reason: &str) {
     let (actual_status, answer) = c.post(body.to_vec()).await;
-    let mut answer: Value = serde_json::from_slice(&answer).expect("a JSON answer");
+    let mut answer: Value = serde_json::from_slice(&answer).expect("an answer in JSON");
     if let Some((reason, _)) = answer["data"].as_str().and_then(|data| data.split_once(" at line "))
     {
         answer["data"] = json!(reason);
@@ -97,7 +96,7 @@ async fn fields_nobody_knows_are_ignored(c: Context) {
     );
     refused(&c, body.as_bytes(), "promise.get", "x", 404, "Promise not found").await;
 
-    // The last of several values counts, and escapes are read.
+    // Of several values the last one counts, and escapes are decoded.
     let escaped = id.replace('-', "\\u002d");
     let body = format!(
         r#"{{"kind":"promise\u002eget","head":{{"corrId":"a\"b","version":"2026-04-01"}},
@@ -118,19 +117,19 @@ async fn unknown_and_disabled_operations_are_refused(c: Context) {
 
 async fn health_and_readiness_answer(c: Context) {
     for route in ["health", "ready"] {
-        let answer = c.http.get(format!("{}/{route}", c.url)).send().await.expect("an answer");
+        let answer = c.server.get(&format!("/{route}")).await.expect("an answer");
         assert_eq!(answer.status().as_u16(), 200, "{route}");
     }
-    let answer = c.http.get(format!("{}/nowhere", c.url)).send().await.expect("an answer");
+    let answer = c.server.get("/nowhere").await.expect("an answer");
     assert_eq!(answer.status().as_u16(), 404);
-    let answer = c.http.get(&c.url).send().await.expect("an answer");
+    let answer = c.server.get("/").await.expect("an answer");
     assert_eq!(answer.status().as_u16(), 405);
 }
 
 async fn a_body_over_the_limit_is_refused(c: Context) {
     let (status, _) = c.post(vec![b' '; 2 * 1024 * 1024 + 1]).await;
     assert_eq!(status, 413);
-    // One that is as long as allowed is read.
+    // A body of exactly the limit is accepted.
     let mut body =
         br#"{"kind":"promise.get","head":{"corrId":"x","version":"2026-04-01"},"data":{}}"#
             .to_vec();

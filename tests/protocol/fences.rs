@@ -1,8 +1,8 @@
-//! Fencing: what a process does after it lost its task has no effect.
+//! Fencing: requests of a process that has lost its task have no effect.
 
 use serde_json::{Value, json};
+use testkit::resonate::{CORR_ID, VERSION};
 
-use crate::cases;
 use crate::client::{Context, held, settled, task};
 
 cases![
@@ -13,8 +13,9 @@ cases![
     nobody_holds_a_task_that_is_pending_suspended_or_over,
 ];
 
+/// The data of the answer to a `task.fence` that was carried out.
 fn fenced(kind: &str, status: u16, data: Value) -> Value {
-    let head = json!({"corrId": "corr", "status": status, "version": "2026-04-01"});
+    let head = json!({"corrId": CORR_ID, "status": status, "version": VERSION});
     json!({"action": {"kind": kind, "head": head, "data": data}, "preload": []})
 }
 
@@ -26,10 +27,10 @@ async fn a_fence_creates_for_the_holder(c: Context) {
     c.acquired(&id).await;
     let expected = fenced("promise.create", 200, json!({"promise": c.pending(&child, tags)}));
     let first = c.fence(&id, 1, "promise.create", data.clone()).await.is(200, expected);
-    // Twice is once.
+    // A repetition changes nothing.
     c.fence(&id, 1, "promise.create", data).await.is(200, first);
     c.task_is(task(&child, "pending", 0, 0)).await;
-    // One that comes too late has timed out, as anywhere.
+    // A promise whose time is over is created timed out, as without a fence.
     let late = c.id("t.2");
     let data = json!({"id": late, "timeoutAt": 3, "tags": {"resonate:timer": "true"}});
     c.fence(&id, 1, "promise.create", data).await.status(200);
@@ -51,7 +52,7 @@ async fn a_fence_settles_for_the_holder(c: Context) {
     c.fence(&id, 1, "promise.settle", again).await.is(200, first);
 }
 
-/// Everything a process may do with a task it holds is refused with this version.
+/// Asserts that everything a holder may do with its task is refused with this version.
 async fn all_refused(c: &Context, id: &str, version: i64) {
     let stale = "Task version mismatch or invalid state";
     let other = c.id("other");
@@ -66,7 +67,7 @@ async fn all_refused(c: &Context, id: &str, version: i64) {
     c.fence(id, version, "promise.create", create).await.refuses(409, "Version mismatch");
     let settle = json!({"id": other, "state": "resolved"});
     c.fence(id, version, "promise.settle", settle).await.refuses(409, "Version mismatch");
-    // And nothing has happened.
+    // Nothing has changed.
     assert_eq!(c.get(id).await["state"], "pending");
     assert_eq!(c.get(&other).await["state"], "pending");
     let made = c.call("promise.get", json!({"id": c.id("made")})).await;

@@ -1,7 +1,7 @@
-//! Random histories: whatever is asked, both servers answer the same.
+//! Random histories: both servers answer every request in the same way.
 //!
-//! The cases show what somebody thought of; these are for the rest. Each history has a seed, which a
-//! failure names.
+//! The cases cover what somebody thought of. Histories cover the rest. Each has a seed, which the
+//! message of a failure shows.
 
 use std::collections::HashMap;
 
@@ -11,25 +11,33 @@ use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
 
-use crate::client::{Context, now};
-use crate::servers::{Embedded, Official, RETRY};
+use testkit::{Resonate, Server};
+
+use crate::{
+    client::{Context, now},
+    servers::{Embedded, RETRY, start_official},
+};
 
 const HISTORIES: u64 = 40;
 const STEPS: usize = 250;
 
-#[tokio::test(flavor = "multi_thread")]
+/// The tests of this module.
+pub const TESTS: &[crate::harness::Test] =
+    &[("both_servers_answer_random_histories_alike", || {
+        Server::official_executable()?;
+        Some(Box::pin(both_servers_answer_random_histories_alike()))
+    })];
+
 async fn both_servers_answer_random_histories_alike() {
-    let Some(official) = Official::start().await else {
-        eprintln!("skipped: RESONATE_SERVER_BIN does not name the official server");
-        return;
-    };
+    let official = start_official().await.expect("an official server");
     let config = Config { retry_timeout: RETRY, ..Config::default() };
     let embedded = Embedded::start(config).await;
-    let http = reqwest::Client::new();
+    let servers = [Resonate::new(&official.url()), Resonate::new(&embedded.url)];
     let run = now().to_string();
     for seed in 0..HISTORIES {
-        let contexts = [&official.url, &embedded.url]
-            .map(|url| Context::new(url, &http, &format!("history-{seed}"), &run));
+        let contexts = servers
+            .each_ref()
+            .map(|server| Context::new(server.clone(), &format!("history-{seed}"), &run));
         let mut history = History::new(seed, &contexts[0]);
         for step in 0..STEPS {
             let (kind, data) = history.next();
@@ -44,7 +52,7 @@ async fn both_servers_answer_random_histories_alike() {
     embedded.stop().await;
 }
 
-/// Times of the clock are each server's own.
+/// An answer without the times of the clock, in which the servers differ.
 fn masked(mut value: Value) -> Value {
     match &mut value {
         Value::Array(items) => items.iter_mut().for_each(|item| *item = masked(item.take())),
@@ -64,7 +72,7 @@ fn masked(mut value: Value) -> Value {
 
 struct History {
     random: StdRng,
-    /// The versions seen last: guesses alone would seldom get past the fences.
+    /// The versions seen last: guesses would rarely get past the fences.
     versions: HashMap<String, i64>,
     ids: Vec<String>,
     branches: Vec<String>,
@@ -86,7 +94,7 @@ impl History {
     }
 
     fn id(&mut self) -> String {
-        // Now and then one that nobody created.
+        // Sometimes an id that nobody has created.
         if self.random.random_bool(0.03) {
             return format!("{}-nobody", self.ids[0]);
         }

@@ -2,7 +2,6 @@
 
 use serde_json::{Value, json};
 
-use crate::cases;
 use crate::client::{Context, settled, task};
 
 cases![
@@ -30,7 +29,7 @@ async fn a_created_promise_is_stored_whole(c: Context) {
     let created = c.call("promise.create", data).await.is(200, json!({"promise": expected}));
     c.call("promise.get", json!({"id": id})).await.is(200, created);
 
-    // Empty is not the same as absent; null is, and what nobody knows is dropped.
+    // Empty differs from absent, null does not, and unknown fields are dropped.
     let id = c.id("q");
     let param = json!({"headers": {}, "data": null, "more": 1});
     let data = json!({"id": id, "timeoutAt": c.far(), "param": param, "more": 1});
@@ -46,7 +45,7 @@ async fn creating_again_changes_nothing(c: Context) {
     c.call("promise.create", again.clone()).await.is(200, created);
     let done = c.settle(&id).await.status(200);
     c.call("promise.create", again).await.is(200, done);
-    // A target that comes late makes no task.
+    // A target that is added later makes no task.
     let target = json!({"resonate:target": c.anycast()});
     let again = json!({"id": id, "timeoutAt": c.far(), "tags": target});
     c.call("promise.create", again).await.status(200);
@@ -69,7 +68,7 @@ async fn a_timer_created_late_is_resolved(c: Context) {
         "tags": tags, "timeoutAt": 0, "createdAt": 0, "settledAt": 0});
     let data = json!({"id": id, "timeoutAt": 0, "tags": tags});
     c.call("promise.create", data).await.is(200, json!({"promise": expected}));
-    // Only the word "true" makes a timer.
+    // Only the value `true` makes a timer.
     let id = c.id("q");
     let data = json!({"id": id, "timeoutAt": 0, "tags": {"resonate:timer": "TRUE"}});
     let promise = c.call("promise.create", data).await.status(200)["promise"].clone();
@@ -107,7 +106,7 @@ async fn settling_ends_a_promise_once(c: Context) {
         let data = json!({"id": id, "state": state, "value": value});
         let expected = settled(c.pending(&id, json!({})), state, value);
         let done = c.call("promise.settle", data).await.is(200, json!({"promise": expected}));
-        // The first settlement stays.
+        // The first settlement is final.
         let again = json!({"id": id, "state": "rejected", "value": {"data": "other"}});
         c.call("promise.settle", again).await.is(200, done.clone());
         c.call("promise.get", json!({"id": id})).await.is(200, done);
@@ -166,7 +165,7 @@ async fn searches_filter_and_page(c: Context) {
 }
 
 async fn task_searches_filter_and_page(c: Context) {
-    // The cursor skips what other cases made: ids sort behind it.
+    // The cursor skips the tasks of other cases, whose ids sort before it.
     let ids: Vec<String> = (0..3).map(|n| c.id(&format!("t{n}"))).collect();
     for id in &ids {
         c.create_target(id).await;

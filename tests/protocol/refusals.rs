@@ -1,8 +1,7 @@
-//! Data that breaks a rule, operation by operation; no state is looked at.
+//! Data that breaks a rule, operation by operation, whatever the state of the server.
 
 use serde_json::{Value, json};
 
-use crate::cases;
 use crate::client::Context;
 
 cases![
@@ -20,7 +19,8 @@ cases![
     task_heartbeat_keeps_its_rules,
 ];
 
-/// `base` with each change (a path and a value; null takes the field away) is refused in words.
+/// Asserts that `base` with each change (path, value, reason) is refused with the reason. The value
+/// null removes the field.
 async fn each(c: &Context, kind: &str, base: &Value, changes: &[(&str, Value, &str)]) {
     for (path, value, reason) in changes {
         let mut data = base.clone();
@@ -291,7 +291,7 @@ async fn task_heartbeat_keeps_its_rules(c: Context) {
         ("/tasks", json!([{"id": "x"}]), &*missing("version")),
     ];
     each(&c, "task.heartbeat", &base, &changes).await;
-    // Tasks that are unknown, or have no id, are passed over.
+    // Tasks that are unknown or have no id are ignored.
     let tasks = json!([{"id": "", "version": 1}, {"id": c.id("x"), "version": -1}]);
     c.call("task.heartbeat", json!({"pid": "pid", "tasks": tasks})).await.is(200, json!({}));
 }

@@ -1,19 +1,19 @@
-//! The servers the cases run against.
+//! The servers that the cases run against.
 
-use std::future::Future;
-use std::net::{Ipv4Addr, SocketAddr};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::{net::Ipv4Addr, time::Duration};
 
 use embedded_server::Config;
-use tokio::net::TcpListener;
-use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
+use testkit::{Log, Resonate, Server, server::Prepared};
+use tokio::{
+    net::TcpListener,
+    sync::{Mutex, oneshot},
+    task::JoinHandle,
+};
 
-/// Both servers retry after this.
+/// The retry time-out of both servers.
 pub const RETRY: Duration = Duration::from_millis(2_000);
 
-/// The embedded server inside this process.
+/// An embedded server inside this process.
 pub struct Embedded {
     pub url: String,
     stop: oneshot::Sender<()>,
@@ -32,6 +32,10 @@ impl Embedded {
         Self { url: format!("http://{address}"), stop, task }
     }
 
+    /// Stops it.
+    ///
+    /// # Panics
+    /// It does not stop within 5 s, or it has failed.
     pub async fn stop(self) {
         let _ = self.stop.send(());
         let stopped = tokio::time::timeout(Duration::from_secs(5), self.task).await;
@@ -39,65 +43,41 @@ impl Embedded {
     }
 }
 
-/// The official server as a process; it ends with this value.
-pub struct Official {
-    pub url: String,
-    process: Child,
-    _directory: tempfile::TempDir,
+/// Starts an official server; `None` if there is none.
+pub async fn start_official() -> Option<Prepared> {
+    Server::official_executable()?;
+    let mut server = Server::Official.prepare(&Log::new());
+    server.start().await;
+    Some(server)
 }
 
-impl Official {
-    /// Starts `RESONATE_SERVER_BIN`; `None` if it is not set.
-    pub async fn start() -> Option<Self> {
-        let binary = std::env::var_os("RESONATE_SERVER_BIN").filter(|path| !path.is_empty())?;
-        let directory = tempfile::tempdir().expect("a directory");
-        let port = free_port();
-        let process = Command::new(binary)
-            .arg("serve")
-            .current_dir(directory.path())
-            .env("RESONATE_LEVEL", "error")
-            .env("RESONATE_SERVER__BIND", "127.0.0.1")
-            .env("RESONATE_SERVER__PORT", port.to_string())
-            .env("RESONATE_STORAGE__SQLITE__PATH", directory.path().join("resonate.db"))
-            .env("RESONATE_OBSERVABILITY__METRICS_PORT", "0")
-            .env("RESONATE_MESSAGES__POLL_INTERVAL", "1")
-            .env("RESONATE_TIMEOUTS__POLL_INTERVAL", "100")
-            .env("RESONATE_TASKS__RETRY_TIMEOUT", RETRY.as_millis().to_string())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("RESONATE_SERVER_BIN starts");
-        let url = format!("http://127.0.0.1:{port}");
-        let server = Self { url, process, _directory: directory };
-        let health = format!("{}/health", server.url);
-        until(|| async {
-            reqwest::get(&health).await.is_ok_and(|answer| answer.status().is_success())
-        })
-        .await;
-        Some(server)
+static EMBEDDED: Mutex<Option<Embedded>> = Mutex::const_new(None);
+
+static OFFICIAL: Mutex<Option<Prepared>> = Mutex::const_new(None);
+
+/// A client of the embedded server that all cases share.
+pub async fn embedded() -> Resonate {
+    let mut server = EMBEDDED.lock().await;
+    if server.is_none() {
+        let config = Config { retry_timeout: RETRY, ..Config::default() };
+        *server = Some(Embedded::start(config).await);
     }
+    Resonate::new(&server.as_ref().expect("just started").url)
 }
 
-impl Drop for Official {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+/// A client of the official server that all cases share; `None` if there is none.
+pub async fn official() -> Option<Resonate> {
+    let mut server = OFFICIAL.lock().await;
+    if server.is_none() {
+        *server = start_official().await;
     }
+    server.as_ref().map(|server| Resonate::new(&server.url()))
 }
 
-/// A port that was free a moment ago.
-pub fn free_port() -> u16 {
-    let any: SocketAddr = (Ipv4Addr::LOCALHOST, 0).into();
-    let listener = std::net::TcpListener::bind(any).expect("a free port");
-    listener.local_addr().expect("an address").port()
-}
-
-/// Waits for a condition.
-pub async fn until<F: Future<Output = bool>>(condition: impl Fn() -> F) {
-    let deadline = Instant::now() + super::client::PATIENCE;
-    while !condition().await {
-        assert!(Instant::now() < deadline, "waited too long");
-        tokio::time::sleep(Duration::from_millis(10)).await;
+/// Stops the servers that all cases share.
+pub async fn stop() {
+    if let Some(server) = EMBEDDED.lock().await.take() {
+        server.stop().await;
     }
+    *OFFICIAL.lock().await = None;
 }

@@ -2,7 +2,6 @@
 
 use serde_json::{Value, json};
 
-use crate::cases;
 use crate::client::{Context, held, settled, task};
 
 cases![
@@ -100,10 +99,10 @@ async fn acquiring_raises_the_version_and_answers_with_the_promise(c: Context) {
     let reply = c.acquire(&id, 0, "me", 60_000).await;
     reply.is(200, json!({"task": task, "promise": created["promise"], "preload": []}));
     c.task_is(task).await;
-    // Neither again, nor by another, nor with the version it has now.
+    // It cannot be acquired twice, neither with the old version nor with the new one.
     c.acquire(&id, 0, "me", 60_000).await.refuses(409, "Task is not pending");
     c.acquire(&id, 1, "other", 60_000).await.refuses(409, "Task is not pending");
-    // A plain promise has no task to acquire.
+    // A promise without a target has no task.
     let plain = c.id("plain");
     c.create(&plain, json!({})).await;
     c.acquire(&plain, 0, "pid", 1000).await.refuses(404, "Task not found");
@@ -160,7 +159,7 @@ async fn the_preload_is_the_branch_in_order(c: Context) {
     c.release(&root, 1).await.status(200);
     let reply = c.call("task.create", create_data(&root, &tags, c.far())).await;
     reply.is(200, expected(held(&root, 2, 0, "pid", 60_000)));
-    // A fence answers with it too, and so does a suspension that need not wait.
+    // The answers to a fence, and to a suspension that need not wait, have a preload too.
     let id = c.id("r.4");
     let data = json!({"id": id, "timeoutAt": c.far(), "tags": branch});
     let reply = c.fence(&root, 2, "promise.create", data).await.status(200);

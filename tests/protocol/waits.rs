@@ -2,7 +2,6 @@
 
 use serde_json::json;
 
-use crate::cases;
 use crate::client::{Context, held, settled, task};
 
 cases![
@@ -31,7 +30,7 @@ async fn a_suspended_task_resumes_when_its_promise_settles(c: Context) {
     c.suspend(&id, 1, &[&awaited]).await.is(200, json!({}));
     c.task_is(task(&id, "suspended", 1, 0)).await;
     c.settle(&awaited).await.status(200);
-    // The version stays: only an acquisition raises it.
+    // The version is unchanged: only an acquisition increments it.
     stream.executes(&id, 1).await;
     c.task_is(task(&id, "pending", 1, 1)).await;
     let reply = c.acquire(&id, 1, "pid", 60_000).await.status(200);
@@ -48,7 +47,7 @@ async fn suspending_on_a_settled_promise_goes_on_at_once(c: Context) {
     c.suspend(&id, 1, &[&settled_one]).await.is(300, json!({"preload": []}));
     c.suspend(&id, 1, &[&pending, &settled_one]).await.is(300, json!({"preload": []}));
     c.task_is(held(&id, 1, 0, "pid", 60_000)).await;
-    // It did not begin to wait for the pending one either.
+    // It does not wait for the pending promise either.
     c.settle(&pending).await.status(200);
     c.task_is(held(&id, 1, 0, "pid", 60_000)).await;
 }
@@ -79,7 +78,7 @@ async fn one_of_many_is_enough_and_the_others_are_counted(c: Context) {
     c.task_is(task(&id, "pending", 1, 2)).await;
     c.acquire(&id, 1, "pid", 60_000).await.status(200);
     c.task_is(held(&id, 2, 0, "pid", 60_000)).await;
-    // The last one comes while it runs.
+    // The last promise is settled while the task is held.
     c.settle(&awaited[2]).await.status(200);
     c.task_is(held(&id, 2, 1, "pid", 60_000)).await;
     c.release(&id, 2).await.status(200);
@@ -202,7 +201,7 @@ async fn a_settled_awaiter_is_not_resumed(c: Context) {
     c.settle(&id).await.status(200);
     c.settle(&awaited).await.status(200);
     c.task_is(task(&id, "fulfilled", 1, 0)).await;
-    // Nothing was sent for it: the next message is another task's.
+    // No message was sent for it: the next one is about another task.
     let next = c.id("next");
     c.create_target(&next).await;
     stream.executes(&next, 0).await;

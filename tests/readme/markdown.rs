@@ -1,6 +1,17 @@
-//! The README's blocks, and how what they show is compared with what is there.
+//! The parts of a page, and how what it shows is compared with what is there.
 
-/// A fenced block of the README.
+use std::path::PathBuf;
+
+use crate::{read, root};
+
+/// A page of README and docs.
+pub struct Page {
+    /// Its path in the repository.
+    pub path: String,
+    text: String,
+}
+
+/// A fenced block of a page.
 pub struct Block<'a> {
     /// Where its first line is.
     pub line: usize,
@@ -8,47 +19,95 @@ pub struct Block<'a> {
     pub lines: Vec<&'a str>,
 }
 
+impl Page {
+    pub fn read(path: &str) -> Self {
+        Self { path: path.to_owned(), text: read(path) }
+    }
+
+    pub fn file(&self) -> PathBuf {
+        root().join(&self.path)
+    }
+
+    /// The folder that relative links start from.
+    pub fn folder(&self) -> PathBuf {
+        self.file().parent().unwrap().to_owned()
+    }
+
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    pub fn blocks(&self) -> Vec<Block<'_>> {
+        let mut blocks = Vec::new();
+        let mut open: Option<Block> = None;
+        for (number, line) in self.text.lines().enumerate() {
+            match (line.strip_prefix("```"), &mut open) {
+                (Some(language), None) => {
+                    open = Some(Block { line: number + 2, language, lines: Vec::new() });
+                }
+                (Some(_), Some(_)) => blocks.extend(open.take()),
+                (None, Some(block)) => block.lines.push(line),
+                (None, None) => {}
+            }
+        }
+        assert!(open.is_none(), "{} ends inside a block", self.path);
+        blocks
+    }
+
+    /// What stands between single backticks, outside blocks.
+    pub fn inline_code(&self) -> Vec<&str> {
+        let lines = prose(&self.text);
+        lines.flat_map(|line| line.split('`').skip(1).step_by(2)).collect()
+    }
+
+    /// The targets of all links and images.
+    pub fn links(&self) -> Vec<&str> {
+        let after = prose(&self.text).flat_map(|line| line.split("](").skip(1));
+        after.filter_map(|rest| rest.split(')').next()).collect()
+    }
+}
+
 impl<'a> Block<'a> {
     /// The commands of a ```console block, each with its output.
-    pub fn commands(&self) -> impl Iterator<Item = (&'a str, Vec<&'a str>)> {
+    pub fn commands(&self) -> Vec<(&'a str, Vec<&'a str>)> {
         let mut commands: Vec<(&str, Vec<&str>)> = Vec::new();
         for line in self.lines.iter().filter(|_| self.language == "console") {
             match (line.strip_prefix("$ "), commands.last_mut()) {
                 (Some(command), _) => commands.push((command, Vec::new())),
                 (None, Some((_, output))) => output.push(line),
-                (None, None) => panic!("README.md:{}: no command before {line:?}", self.line),
+                (None, None) => panic!("line {}: no command before {line:?}", self.line),
             }
         }
-        commands.into_iter()
+        commands
+    }
+
+    /// The file in the block's first line, after `mark`, and the other lines.
+    pub fn file(&self, mark: &str) -> (&'a str, &[&'a str]) {
+        let (first, lines) = self.lines.split_first().expect("a block has lines");
+        let path = first.strip_prefix(mark);
+        (path.unwrap_or_else(|| panic!("line {}: no file in {first:?}", self.line)), lines)
     }
 }
 
-pub fn blocks(readme: &str) -> Vec<Block<'_>> {
-    let mut blocks = Vec::new();
-    let mut open: Option<Block> = None;
-    for (number, line) in readme.lines().enumerate() {
-        match (line.strip_prefix("```"), &mut open) {
-            (Some(language), None) => {
-                open = Some(Block { line: number + 2, language, lines: Vec::new() });
-            }
-            (Some(_), Some(_)) => blocks.extend(open.take()),
-            (None, Some(block)) => block.lines.push(line),
-            (None, None) => {}
-        }
-    }
-    assert!(open.is_none(), "the README ends inside of a block");
-    blocks
-}
-
-/// What stands between single backticks, outside of blocks.
-pub fn inline_code(readme: &str) -> Vec<&str> {
+/// The lines outside blocks.
+fn prose(text: &str) -> impl Iterator<Item = &str> {
     let mut inside = false;
-    let text = readme.lines().filter(|line| {
+    text.lines().filter(move |line| {
         let fence = line.starts_with("```");
         inside ^= fence;
         !inside && !fence
-    });
-    text.flat_map(|line| line.split('`').skip(1).step_by(2)).collect()
+    })
+}
+
+/// The anchors of a page's headings, as GitHub makes them.
+pub fn anchors(text: &str) -> Vec<String> {
+    let headings = prose(text).filter(|line| line.starts_with('#'));
+    let anchor = |heading: &str| {
+        let title = heading.trim_start_matches('#').trim().to_lowercase();
+        let kept = title.chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c));
+        kept.collect::<String>().replace(' ', "-")
+    };
+    headings.map(anchor).collect()
 }
 
 /// Whether these lines are the expected ones; `…` stands for any number of lines.
@@ -71,7 +130,7 @@ pub enum Mask {
     Long,
 }
 
-/// The ids of containers, traces and spans are hexadecimal, and have at least so many digits.
+/// The ids of containers, traces and spans are hexadecimal and have at least this many digits.
 const SHORTEST_ID: usize = 12;
 
 /// A line without what differs from one time to the next, and with single spaces.
@@ -92,9 +151,27 @@ pub fn masked(line: &str, mask: Mask) -> String {
         let (before, number) = rest.split_at(at);
         let end = number.find(|c: char| !c.is_ascii_digit()).unwrap_or(number.len());
         text += before;
-        let keep = if mask == Mask::Long { end == 1 } else { text.ends_with("version=") };
+        let keep = match mask {
+            // A result is a short number; ids, ports and process ids are longer.
+            Mask::Long => end <= 2,
+            Mask::All => text.ends_with("version="),
+        };
         text += if keep { &number[..end] } else { "#" };
         rest = &number[end..];
     }
     text + rest
+}
+
+#[test]
+fn anchors_are_those_of_github() {
+    let text = "# A title\n```\n# no heading\n```\n## What Compose starts, and `--help`\n";
+    assert_eq!(anchors(text), ["a-title", "what-compose-starts-and---help"]);
+}
+
+#[test]
+fn only_what_varies_is_masked() {
+    let answer = r#"{"message":42,"id":"crash-1795534160","trace_id":"272afa572ed3e847"}"#;
+    let expected = r##"{"message":42,"id":"crash-#","trace_id":"#"}"##;
+    assert_eq!(masked(answer, Mask::Long), expected);
+    assert_eq!(masked("work 2/8  version=1 pid=7", Mask::All), "work #/# version=1 pid=#");
 }

@@ -1,8 +1,9 @@
-//! The terminals that the README is typed into.
+//! The terminals that the pages are typed into.
 
 use std::{
     io::{BufRead, BufReader, Write},
     os::unix::process::CommandExt,
+    path::Path,
     process::{Child, ChildStdin, Command, Stdio},
     sync::{Arc, Condvar, Mutex},
     time::Instant,
@@ -12,7 +13,6 @@ use crate::{
     DEADLINE, POLL,
     markdown::{Mask, masked},
     names::Names,
-    root, signal,
 };
 
 /// A shell that keeps its variables and jobs from one command to the next.
@@ -24,9 +24,9 @@ pub struct Shell {
 }
 
 impl Shell {
-    pub fn start() -> Self {
+    pub fn start(folder: &Path) -> Self {
         let mut command = Command::new("bash");
-        command.args(["--noprofile", "--norc"]).current_dir(root());
+        command.args(["--noprofile", "--norc"]).current_dir(folder);
         for proxy in ["no_proxy", "NO_PROXY"] {
             command.env(proxy, "127.0.0.1");
         }
@@ -36,18 +36,23 @@ impl Shell {
         Self { input: child.stdin.take().unwrap(), child, output, commands: 0 }
     }
 
-    /// Runs a command, and gives the lines that it has printed.
-    pub fn run(&mut self, command: &str) -> Vec<String> {
+    /// Runs a command: the lines that it has printed, and its exit code.
+    pub fn run(&mut self, command: &str) -> (Vec<String>, i32) {
         self.commands += 1;
-        let end = format!("end of command {}", self.commands);
-        writeln!(self.input, "{command}\nprintf '\\n%s\\n' '{end}'").unwrap();
-        let mut lines = self.output.until(command, |lines| {
-            let at = lines.iter().position(|line| *line == end)?;
+        let end = format!("end of command {}: ", self.commands);
+        // curl prints its progress to standard error, other commands what a reader sees.
+        let command = match command.contains("curl ") || command == "wait" {
+            true => command.to_owned(),
+            false => format!("{{ {command}\n}} 2>&1"),
+        };
+        writeln!(self.input, "{command}\nprintf '\\n%s%s\\n' '{end}' $?").unwrap();
+        let mut lines = self.output.until(&command, |lines| {
+            let at = lines.iter().position(|line| line.starts_with(&end))?;
             Some(lines.drain(..=at).collect::<Vec<_>>())
         });
-        lines.pop();
+        let code = lines.pop().and_then(|line| line[end.len()..].parse().ok());
         lines.retain(|line| !line.is_empty());
-        lines
+        (lines, code.expect("a shell knows the exit code of its last command"))
     }
 }
 
@@ -63,7 +68,7 @@ pub struct Terminal {
     child: Child,
     output: Output,
     names: Names,
-    /// How many lines were compared with the README.
+    /// How many lines were compared with the page.
     seen: usize,
     /// The exit code that tells that it ended as told; none: it has its own ways.
     pub ends_with: Option<i32>,
@@ -145,6 +150,7 @@ impl Terminal {
         assert!(expected, "{status}:\n{}", self.tail());
     }
 
+    #[expect(clippy::disallowed_methods, reason = "no runtime here, and no wait with a time-out")]
     fn ended(&mut self) -> Option<std::process::ExitStatus> {
         let start = Instant::now();
         while start.elapsed() < DEADLINE {
@@ -221,4 +227,11 @@ impl Output {
 
 fn tail(lines: &[String]) -> String {
     lines[lines.len().saturating_sub(60)..].join("\n")
+}
+
+/// Sends a signal to a process.
+pub fn signal(name: &str, pid: u32) {
+    let kill = format!("kill -{name} {pid}");
+    let status = Command::new("sh").args(["-c", &kill]).status().unwrap();
+    assert!(status.success(), "{kill}");
 }

@@ -1,4 +1,4 @@
-//! Where a flow's context comes from, how it travels, and who reads it.
+//! Trace contexts: where they come from, how they travel, and who reads them.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -6,13 +6,14 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use reqwest::Method;
 use serde_json::{Value, json};
 
+use testkit::{Http, Line, Server, Span, Stopped, until};
+
 use crate::{
     invariants::{BY_HAND, Shape, shape},
     observed::{Observed, PLAIN, trace_of},
-    support::{Server, until},
 };
 
-crate::on_each_server!(
+testkit::on_each_server!(
     an_incoming_context_is_continued,
     a_context_that_is_not_sampled_travels_and_nothing_is_exported,
     turned_off_nothing_is_exported_and_contexts_travel,
@@ -24,7 +25,7 @@ crate::on_each_server!(
     single_requests_have_spans_at_debug_level_only,
 );
 
-/// The context in the headers of a promise, and of all promises of the await chain `id`.
+/// The contexts in the headers of the three promises of the await chain `id`.
 async fn contexts(system: &Observed, id: &str) -> Vec<String> {
     let mut contexts = Vec::new();
     for promise in [id.to_owned(), format!("{id}.0"), format!("{id}.0.0")] {
@@ -36,7 +37,7 @@ async fn contexts(system: &Observed, id: &str) -> Vec<String> {
     contexts
 }
 
-async fn an_incoming_context_is_continued(server: Server) {
+async fn an_incoming_context_is_continued(server: Server) -> Stopped {
     let system = Observed::shared(server).await;
     let trace = "7e570000000000000000000000000010";
     let context = format!("00-{trace}-7e57000000000010-01");
@@ -45,7 +46,7 @@ async fn an_incoming_context_is_continued(server: Server) {
     let answer = system.http().send(Method::POST, path, &headers).await.unwrap();
     answer.expect_message(3);
     assert_eq!(trace_of(&answer), trace);
-    let tree = "
+    let spans = expect_tree!(system, trace, PLAIN, @"
         ? gateway: POST /await-chain [server] route=/await-chain status=200
           gateway: rpc foo [producer] promise=continued group=service-a
             service-a: foo [consumer] promise=continued group=service-a state=resolved
@@ -56,13 +57,13 @@ async fn an_incoming_context_is_continued(server: Server) {
               service-b: rpc baz [producer] promise=continued.0.0 group=service-c
                 service-c: baz [consumer] promise=continued.0.0 group=service-c state=resolved
                 service-c: baz on service-c* [internal] promise=continued.0.0 group=service-c outcome=fulfilled
-    ";
-    let spans = system.expect(trace, PLAIN, tree).await;
+    ");
     let request = spans.iter().find(|span| span.kind == "server").unwrap();
     assert_eq!(request.parent.as_deref(), Some("7e57000000000010"));
+    system.stop().await
 }
 
-async fn a_context_that_is_not_sampled_travels_and_nothing_is_exported(server: Server) {
+async fn a_context_that_is_not_sampled_travels_and_nothing_is_exported(server: Server) -> Stopped {
     let system = Observed::shared(server).await;
     let trace = "7e570000000000000000000000000011";
     let context = format!("00-{trace}-7e57000000000011-00");
@@ -77,12 +78,13 @@ async fn a_context_that_is_not_sampled_travels_and_nothing_is_exported(server: S
     let bar = system.resonate().promise("unsampled.0").await;
     let below = bar["param"]["headers"]["traceparent"].as_str().unwrap();
     assert!(below.starts_with(&format!("00-{trace}-")) && below.ends_with("-00"), "{below}");
-    assert_ne!(below, context, "each call has an id of its own");
-    // Nothing now, and nothing at the end.
-    system.expect(trace, PLAIN, "").await;
+    assert_ne!(below, context, "each call has its own span id");
+    // No span, neither now nor at the end.
+    expect_tree!(system, trace, PLAIN, @"");
+    system.stop().await
 }
 
-async fn turned_off_nothing_is_exported_and_contexts_travel(server: Server) {
+async fn turned_off_nothing_is_exported_and_contexts_travel(server: Server) -> Stopped {
     let system = Observed::start(server, &[("OTEL_SDK_DISABLED", "true")]).await;
     let context = "00-7e570000000000000000000000000012-7e57000000000012-01";
     let path = "/await-chain?id=off";
@@ -95,8 +97,9 @@ async fn turned_off_nothing_is_exported_and_contexts_travel(server: Server) {
     answer.expect_message(3);
     assert_eq!(answer.body["trace_id"], Value::Null, "{}", answer.text);
     assert_eq!(contexts(&system, "off-plain").await, [""; 3]);
-    let requests = system.ended();
-    assert_eq!(requests, 0, "requests reached the collector");
+    let (collector, stopped) = system.stop_and_keep().await;
+    assert_eq!(collector.requests(), 0, "requests reached the collector");
+    stopped
 }
 
 fn call(function: &str) -> Value {
@@ -104,27 +107,31 @@ fn call(function: &str) -> Value {
     json!({"headers": {}, "data": BASE64_STANDARD.encode(call.to_string())})
 }
 
-async fn a_promise_without_a_context_starts_a_trace(server: Server) {
+async fn a_promise_without_a_context_starts_a_trace(server: Server) -> Stopped {
     let system = Observed::shared(server).await;
     let id = format!("{BY_HAND}-alone");
     system.resonate().create(&id, "poll://any@service-b", call("bar")).await;
-    let received = system.span("the trace's first span", |span| span.name == "received bar").await;
-    let tree = format!(
-        "
-        service-b: received bar [consumer] promise={id} group=service-b
-          service-b: bar [consumer] promise={id} group=service-b state=resolved
-          service-b: bar on service-b* [internal] promise={id} group=service-b outcome=fulfilled
-          service-b: rpc baz [producer] promise={id}.0 group=service-c
-            service-c: baz [consumer] promise={id}.0 group=service-c state=resolved
-            service-c: baz on service-c* [internal] promise={id}.0 group=service-c outcome=fulfilled
+    let received = system.span("the root span", |span| span.name == "received bar").await;
+    let spans = expect_tree!(
+        system,
+        &received.trace,
+        PLAIN,
+        redact: [(id.as_str(), "[id]")],
+        @"
+        service-b: received bar [consumer] promise=[id] group=service-b
+          service-b: bar [consumer] promise=[id] group=service-b state=resolved
+          service-b: bar on service-b* [internal] promise=[id] group=service-b outcome=fulfilled
+          service-b: rpc baz [producer] promise=[id].0 group=service-c
+            service-c: baz [consumer] promise=[id].0 group=service-c state=resolved
+            service-c: baz on service-c* [internal] promise=[id].0 group=service-c outcome=fulfilled
         "
     );
-    let spans = system.expect(&received.trace, PLAIN, &tree).await;
     let runs = spans.iter().filter(|span| span.name.starts_with("bar on "));
     assert!(runs.count() >= 1, "{spans:#?}");
+    system.stop().await
 }
 
-async fn a_promise_without_a_context_joins_the_trace_of_its_parent(server: Server) {
+async fn a_promise_without_a_context_joins_the_trace_of_its_parent(server: Server) -> Stopped {
     let system = Observed::shared(server).await;
     let parent = "parent";
     let answer = system.http().post(&format!("/fan-out-workflow?id={parent}")).await;
@@ -139,13 +146,17 @@ async fn a_promise_without_a_context_joins_the_trace_of_its_parent(server: Serve
     let promise = json!({"id": id, "timeoutAt": timeout, "param": call("baz"), "tags": tags});
     let (status, data) = system.resonate().send("promise.create", promise).await;
     assert_eq!(status, 200, "{data}");
-    let tree = format!(
-        "
+    expect_tree!(
+        system,
+        trace_of(&answer),
+        PLAIN,
+        redact: [(id.as_str(), "[id]")],
+        @"
         gateway: POST /fan-out-workflow [server] route=/fan-out-workflow status=200
           gateway: rpc zim [producer] promise=parent group=service-g
-            service-c: baz [consumer] promise={id} group=service-c state=resolved
+            service-c: baz [consumer] promise=[id] group=service-c state=resolved
             service-g: zim [consumer] promise=parent group=service-g state=resolved
-            service-c: baz on service-c* [internal] promise={id} group=service-c outcome=fulfilled
+            service-c: baz on service-c* [internal] promise=[id] group=service-c outcome=fulfilled
             service-g: zim on service-g* [internal] promise=parent group=service-g outcome=fulfilled
             service-g: rpc dop [producer] promise=parent.1 group=service-i
               service-i: dop [consumer] promise=parent.1 group=service-i state=resolved
@@ -155,18 +166,18 @@ async fn a_promise_without_a_context_joins_the_trace_of_its_parent(server: Serve
               service-h: rax on service-h* [internal] promise=parent.0 group=service-h outcome=fulfilled
         "
     );
-    system.expect(trace_of(&answer), PLAIN, &tree).await;
+    system.stop().await
 }
 
-async fn every_line_of_a_function_names_its_promise_and_its_trace(server: Server) {
+async fn every_line_of_a_function_names_its_promise_and_its_trace(server: Server) -> Stopped {
     let system = Observed::shared(server).await;
     let answer = system.http().post("/await-chain?id=lines&work=400ms&fail=1").await;
     answer.expect_message(3);
     for (message, step, promise) in [
-        ("step begins", "lines.0.0", "lines.0"),
+        ("step started", "lines.0.0", "lines.0"),
         ("step done", "lines.0.0", "lines.0"),
-        ("step begins", "lines.0.1.0", "lines.0.1"),
-        ("step failed, will be tried again", "lines.0.1.0", "lines.0.1"),
+        ("step started", "lines.0.1.0", "lines.0.1"),
+        ("step failed, retrying", "lines.0.1.0", "lines.0.1"),
         ("step done", "lines.0.1.0", "lines.0.1"),
     ] {
         let lines = system.log.all(|line| line.in_run(message, promise));
@@ -174,9 +185,10 @@ async fn every_line_of_a_function_names_its_promise_and_its_trace(server: Server
         assert_eq!(lines[0].field("trace_id"), Some(trace_of(&answer)), "{}", lines[0].text);
         assert_eq!(lines[0].field("promise"), Some(step), "{}", lines[0].text);
     }
+    system.stop().await
 }
 
-async fn spans_reach_the_collector_within_a_second(server: Server) {
+async fn spans_reach_the_collector_within_a_second(server: Server) -> Stopped {
     const ALLOWANCE: Duration = Duration::from_millis(500);
     let system = Observed::shared(server).await;
     let http = system.http();
@@ -185,45 +197,46 @@ async fn spans_reach_the_collector_within_a_second(server: Server) {
         let answer = http.post(&format!("/await-chain?id=soon-{n}&work=50ms")).await;
         answer.expect_message(3);
         let trace = trace_of(&answer).to_owned();
-        // The last one that ends: it comes with the answer.
+        // This span ends last: with the answer.
         system.span("the request", |span| span.trace == trace && span.kind == "server").await;
         for span in system.collector.spans().iter().filter(|span| span.trace == trace) {
-            let late = span.arrived.duration_since(span.end).unwrap_or_default();
-            assert!(late < Duration::from_secs(1) + ALLOWANCE, "{late:?} late: {span:#?}");
-            latest = latest.max(late);
+            let delay = span.delay();
+            assert!(delay < Duration::from_secs(1) + ALLOWANCE, "{delay:?} late: {span:#?}");
+            latest = latest.max(delay);
         }
     }
-    eprintln!("spans of {server:?} came at most {latest:?} after their end");
+    eprintln!("spans on {server:?} arrived at most {latest:?} after their end");
+    system.stop().await
 }
 
-async fn health_routes_are_not_traced(server: Server) {
+async fn health_routes_are_not_traced(server: Server) -> Stopped {
     let system = Observed::shared(server).await;
     let http = system.http();
-    let service = system.log.line("a ready service", |line| {
-        line.text.contains("\"message\":\"ready\"") && line.instance() == "service-a"
-    });
-    let service = crate::support::Http::new(service.await.field("health").unwrap());
+    let ready = |line: &Line| line.says("ready") && line.instance() == "service-a";
+    let ready = system.log.line("service-a to be ready", ready).await;
+    let service = Http::new(ready.field("health").unwrap());
     for http in [&http, &service] {
         for path in ["/healthz", "/readyz"] {
             assert_eq!(http.get(path).await.status, 200);
         }
     }
-    // What came before a request that is traced would be there with it.
+    // Spans of earlier requests would arrive no later than the span of this one.
     http.get("/flows/healthy").await.expect_problem(404);
-    let later = |span: &crate::collector::Span| span.get("url.path") == "/flows/healthy";
+    let later = |span: &Span| span.get("url.path") == "/flows/healthy";
     let later = system.span("the next request", later).await;
     assert_eq!(later.name, "GET /flows/{id}");
     http.post("/await-chain?id=health").await.expect_message(3);
-    let foo = |span: &crate::collector::Span| span.name == "foo" && span.promise() == "health";
+    let foo = |span: &Span| span.name == "foo" && span.promise() == "health";
     system.span("a span of service-a", foo).await;
     let traced = system.collector.spans().into_iter().find(|span| {
         let path = span.get("url.path");
         path.ends_with("healthz") || path.ends_with("readyz")
     });
     assert!(traced.is_none(), "{traced:#?}");
+    system.stop().await
 }
 
-async fn single_requests_have_spans_at_debug_level_only(server: Server) {
+async fn single_requests_have_spans_at_debug_level_only(server: Server) -> Stopped {
     let system = Observed::shared(server).await;
     let debug = system.another_gateway("gateway-debug", &[("NODE_LOG", "node=debug")]).await;
     let answer = debug.post("/fan-out-workflow?id=debug").await;
@@ -241,4 +254,5 @@ async fn single_requests_have_spans_at_debug_level_only(server: Server) {
     let others: Vec<_> =
         spans.iter().filter(|span| shape(span) == Shape::Single && span.trace != trace).collect();
     assert!(others.is_empty(), "{others:#?}");
+    system.stop().await
 }

@@ -4,13 +4,11 @@ use std::time::Duration;
 
 use reqwest::Method;
 
-use crate::{
-    collector::Span,
-    observed::{Observed, PLAIN, one, trace_of},
-    support::Server,
-};
+use testkit::{Server, Span, Stopped};
 
-crate::on_each_server!(
+use crate::observed::{Observed, PLAIN, one, trace_of};
+
+testkit::on_each_server!(
     an_await_chain_is_one_trace,
     a_detached_chain_is_one_trace,
     a_fan_out_workflow_is_one_trace,
@@ -22,11 +20,11 @@ crate::on_each_server!(
     a_flow_that_times_out_while_it_works,
 );
 
-async fn an_await_chain_is_one_trace(server: Server) {
+async fn an_await_chain_is_one_trace(server: Server) -> Stopped {
     let system = Observed::shared(server).await;
     let answer = system.http().post("/await-chain?id=tree-a").await;
     answer.expect_message(3);
-    let tree = "
+    let spans = expect_tree!(system, trace_of(&answer), PLAIN, @"
         gateway: POST /await-chain [server] route=/await-chain status=200
           gateway: rpc foo [producer] promise=tree-a group=service-a
             service-a: foo [consumer] promise=tree-a group=service-a state=resolved
@@ -37,12 +35,12 @@ async fn an_await_chain_is_one_trace(server: Server) {
               service-b: rpc baz [producer] promise=tree-a.0.0 group=service-c
                 service-c: baz [consumer] promise=tree-a.0.0 group=service-c state=resolved
                 service-c: baz on service-c* [internal] promise=tree-a.0.0 group=service-c outcome=fulfilled
-    ";
-    let spans = system.expect(trace_of(&answer), PLAIN, tree).await;
+    ");
     eprintln!("await chain on {server:?}: {} spans", spans.len());
+    system.stop().await
 }
 
-async fn a_detached_chain_is_one_trace(server: Server) {
+async fn a_detached_chain_is_one_trace(server: Server) -> Stopped {
     let system = Observed::shared(server).await;
     let http = system.http();
     let answer = http.post("/detached-chain?id=tree-d").await;
@@ -50,29 +48,33 @@ async fn a_detached_chain_is_one_trace(server: Server) {
     let flow = http.get("/flows/tree-d").await.body;
     let id = |n: usize| flow["invocations"][n]["id"].as_str().unwrap();
     let (quz, cog) = (id(1), id(2));
-    let tree = format!(
-        "
+    let spans = expect_tree!(
+        system,
+        trace_of(&answer),
+        PLAIN,
+        redact: [(cog, "[cog]"), (quz, "[quz]")],
+        @"
         gateway: POST /detached-chain [server] route=/detached-chain status=200
           gateway: rpc qux [producer] promise=tree-d group=service-d
             service-d: qux [consumer] promise=tree-d group=service-d state=resolved
             service-d: qux on service-d* [internal] promise=tree-d group=service-d outcome=fulfilled
-            service-d: rpc quz [producer] promise={quz} group=service-e
-              service-e: quz [consumer] promise={quz} group=service-e state=resolved
-              service-e: quz on service-e* [internal] promise={quz} group=service-e outcome=fulfilled
-              service-e: rpc cog [producer] promise={cog} group=service-f
-                service-f: cog [consumer] promise={cog} group=service-f state=resolved
-                service-f: cog on service-f* [internal] promise={cog} group=service-f outcome=fulfilled
+            service-d: rpc quz [producer] promise=[quz] group=service-e
+              service-e: quz [consumer] promise=[quz] group=service-e state=resolved
+              service-e: quz on service-e* [internal] promise=[quz] group=service-e outcome=fulfilled
+              service-e: rpc cog [producer] promise=[cog] group=service-f
+                service-f: cog [consumer] promise=[cog] group=service-f state=resolved
+                service-f: cog on service-f* [internal] promise=[cog] group=service-f outcome=fulfilled
         "
     );
-    let spans = system.expect(trace_of(&answer), PLAIN, &tree).await;
     eprintln!("detached chain on {server:?}: {} spans", spans.len());
+    system.stop().await
 }
 
-async fn a_fan_out_workflow_is_one_trace(server: Server) {
+async fn a_fan_out_workflow_is_one_trace(server: Server) -> Stopped {
     let system = Observed::shared(server).await;
     let answer = system.http().post("/fan-out-workflow?id=tree-f").await;
     answer.expect_message(3);
-    let tree = "
+    let spans = expect_tree!(system, trace_of(&answer), PLAIN, @"
         gateway: POST /fan-out-workflow [server] route=/fan-out-workflow status=200
           gateway: rpc zim [producer] promise=tree-f group=service-g
             service-g: zim [consumer] promise=tree-f group=service-g state=resolved
@@ -83,12 +85,12 @@ async fn a_fan_out_workflow_is_one_trace(server: Server) {
             service-g: rpc rax [producer] promise=tree-f.0 group=service-h
               service-h: rax [consumer] promise=tree-f.0 group=service-h state=resolved
               service-h: rax on service-h* [internal] promise=tree-f.0 group=service-h outcome=fulfilled
-    ";
-    let spans = system.expect(trace_of(&answer), PLAIN, tree).await;
+    ");
     eprintln!("fan-out workflow on {server:?}: {} spans", spans.len());
+    system.stop().await
 }
 
-async fn a_request_that_reconnects_has_its_own_trace_with_a_link(server: Server) {
+async fn a_request_that_reconnects_has_its_own_trace_with_a_link(server: Server) -> Stopped {
     let system = Observed::shared(server).await;
     let http = system.http();
     let first = http.post("/await-chain?id=link").await;
@@ -99,20 +101,20 @@ async fn a_request_that_reconnects_has_its_own_trace_with_a_link(server: Server)
     again.expect_start(3.into(), "link", true);
     assert_eq!(trace_of(&again), trace_of(&first), "the answer names the flow's trace");
     assert_ne!(trace_of(&first), trace);
-    let tree = "
+    let request = expect_tree!(system, trace, PLAIN, @"
         ? gateway: POST /await-chain [server] route=/await-chain status=200 reconnected link=another trace
-    ";
-    let request = system.expect(trace, PLAIN, tree).await.remove(0);
+    ").remove(0);
     let call = system.span("the call", |span| span.name == "rpc foo" && span.promise() == "link");
     let call = call.await;
-    assert_eq!(request.links, [(call.trace, call.id)], "the link leads to the flow's call");
+    assert_eq!(request.links, [(call.trace, call.id)], "the link points to the call of the flow");
+    system.stop().await
 }
 
-async fn a_timer_is_a_span_that_is_there_before_it_is_due(server: Server) {
+async fn a_timer_is_a_span_that_is_there_before_it_is_due(server: Server) -> Stopped {
     let system = Observed::shared(server).await;
     let answer = system.http().post("/await-chain?id=timer&sleep=4s").await;
     answer.expect_message(3);
-    let tree = "
+    let spans = expect_tree!(system, trace_of(&answer), PLAIN, @"
         gateway: POST /await-chain [server] route=/await-chain status=200
           gateway: rpc foo [producer] promise=timer group=service-a
             service-a: foo [consumer] promise=timer group=service-a state=resolved
@@ -124,24 +126,24 @@ async fn a_timer_is_a_span_that_is_there_before_it_is_due(server: Server) {
                 service-c: baz [consumer] promise=timer.0.0 group=service-c state=resolved
                 service-c: baz on service-c* [internal] promise=timer.0.0 group=service-c outcome=fulfilled
                 service-c: sleep 4s [internal] promise=timer.0.0.0
-    ";
-    let spans = system.expect(trace_of(&answer), PLAIN, tree).await;
+    ");
     let timer = one(&spans, "sleep 4s");
-    // Its start is the server's clock, its end what the process asked for.
-    let short = Duration::from_secs(4).abs_diff(timer.length());
-    assert!(short < Duration::from_millis(200), "{timer:#?}");
-    assert!(timer.arrived < timer.end, "it is known at once: {timer:#?}");
+    // It starts by the server's clock and ends when the process asked for it.
+    let difference = Duration::from_secs(4).abs_diff(timer.duration());
+    assert!(difference < Duration::from_millis(200), "{timer:#?}");
+    assert!(timer.arrived < timer.end, "it is exported before it ends: {timer:#?}");
     let runs: Vec<_> = spans.iter().filter(|span| span.name.starts_with("baz on ")).collect();
-    assert_eq!(runs.len(), 2, "one before it and one after it: {runs:#?}");
-    let held: Duration = runs.iter().map(|run| run.length()).sum();
-    assert!(held < Duration::from_secs(2), "nobody held the flow meanwhile: {runs:#?}");
+    assert_eq!(runs.len(), 2, "one before the timer and one after it: {runs:#?}");
+    let held: Duration = runs.iter().map(|run| run.duration()).sum();
+    assert!(held < Duration::from_secs(2), "nobody held the flow while it slept: {runs:#?}");
+    system.stop().await
 }
 
-async fn failed_attempts_are_events_of_their_step(server: Server) {
+async fn failed_attempts_are_events_of_their_step(server: Server) -> Stopped {
     let system = Observed::shared(server).await;
     let answer = system.http().post("/await-chain?id=fail-2&fail=2").await;
     answer.expect_message(3);
-    let tree = "
+    let spans = expect_tree!(system, trace_of(&answer), PLAIN, @"
         gateway: POST /await-chain [server] route=/await-chain status=200
           gateway: rpc foo [producer] promise=fail-2 group=service-a
             service-a: foo [consumer] promise=fail-2 group=service-a state=resolved
@@ -153,53 +155,57 @@ async fn failed_attempts_are_events_of_their_step(server: Server) {
                 service-c: baz [consumer] promise=fail-2.0.0 group=service-c state=resolved
                 service-c: baz on service-c* [internal] promise=fail-2.0.0 group=service-c outcome=fulfilled
                 service-c: unreliable [internal] promise=fail-2.0.0.0 state=resolved
-                  - exception Application: failed as asked, attempt 1 (fail=2)
-                  - exception Application: failed as asked, attempt 2 (fail=2)
-    ";
-    let spans = system.expect(trace_of(&answer), PLAIN, tree).await;
+                  - exception Application: failed as requested (attempt 1, fail=2)
+                  - exception Application: failed as requested (attempt 2, fail=2)
+    ");
     let step = one(&spans, "unreliable");
     let within = |time| (step.start - Duration::from_millis(5)..=step.end).contains(&time);
     assert!(step.events.iter().all(|event| within(event.time)), "{step:#?}");
     assert!(step.events[0].time < step.events[1].time, "{step:#?}");
+    system.stop().await
 }
 
-async fn an_error_goes_up_the_chain(server: Server) {
+async fn an_error_goes_up_the_chain(server: Server) -> Stopped {
     let system = Observed::shared(server).await;
     let answer = system.http().post("/fan-out-workflow?id=fail-5&fail=5").await;
     answer.expect_problem(502);
-    let tree = "
+    expect_tree!(system, trace_of(&answer), PLAIN, @"
         gateway: POST /fan-out-workflow [server] route=/fan-out-workflow status=502 ERROR
           gateway: rpc zim [producer] promise=fail-5 group=service-g
-            service-g: zim [consumer] promise=fail-5 group=service-g state=rejected ERROR application error: failed as asked, attempt 5 (fail=5)
+            service-g: zim [consumer] promise=fail-5 group=service-g state=rejected ERROR application error: failed as requested (attempt 5, fail=5)
             service-g: zim on service-g* [internal] promise=fail-5 group=service-g outcome=rejected
             service-g: rpc dop [producer] promise=fail-5.1 group=service-i
-              service-i: dop [consumer] promise=fail-5.1 group=service-i state=rejected ERROR application error: failed as asked, attempt 5 (fail=5)
+              service-i: dop [consumer] promise=fail-5.1 group=service-i state=rejected ERROR application error: failed as requested (attempt 5, fail=5)
               service-i: dop on service-i* [internal] promise=fail-5.1 group=service-i outcome=rejected
-              service-i: unreliable [internal] promise=fail-5.1.0 state=rejected ERROR failed as asked, attempt 5 (fail=5)
-                - exception Application: failed as asked, attempt 1 (fail=5)
-                - exception Application: failed as asked, attempt 2 (fail=5)
-                - exception Application: failed as asked, attempt 3 (fail=5)
-                - exception Application: failed as asked, attempt 4 (fail=5)
-                - exception Application: failed as asked, attempt 5 (fail=5)
+              service-i: unreliable [internal] promise=fail-5.1.0 state=rejected ERROR failed as requested (attempt 5, fail=5)
+                - exception Application: failed as requested (attempt 1, fail=5)
+                - exception Application: failed as requested (attempt 2, fail=5)
+                - exception Application: failed as requested (attempt 3, fail=5)
+                - exception Application: failed as requested (attempt 4, fail=5)
+                - exception Application: failed as requested (attempt 5, fail=5)
             service-g: rpc rax [producer] promise=fail-5.0 group=service-h
               service-h: rax [consumer] promise=fail-5.0 group=service-h state=resolved
               service-h: rax on service-h* [internal] promise=fail-5.0 group=service-h outcome=fulfilled
-    ";
-    system.expect(trace_of(&answer), PLAIN, tree).await;
+    ");
+    system.stop().await
 }
 
-async fn a_flow_that_times_out_while_it_waits(server: Server) {
+async fn a_flow_that_times_out_while_it_waits(server: Server) -> Stopped {
     let system = Observed::shared(server).await;
     let settings = [("GATEWAY_FLOW_TIMEOUT", "1s")];
     let http = system.another_gateway("gateway-waits", &settings).await;
     let answer = http.post("/await-chain?id=over-waits&sleep=30s").await;
     answer.expect_problem(504);
-    // A timer ends with its flow at the latest: how long it was follows from the machine's speed.
+    // A timer ends with its flow at the latest, so its length depends on the speed of the machine.
     let timer = |span: &Span| span.promise() == "over-waits.0.0.0";
     let timer = system.span("the timer", timer).await.name;
-    // Only who is awaited by somebody outside is reported: the flow as a whole.
-    let tree = format!(
-        "
+    // Only the gateway observes this time-out: it awaits the first function of the flow.
+    expect_tree!(
+        system,
+        trace_of(&answer),
+        PLAIN,
+        redact: [(timer.as_str(), "[timer]")],
+        @"
         gateway: POST /await-chain [server] route=/await-chain status=504 ERROR
           gateway: rpc foo [producer] promise=over-waits group=service-a
             gateway: foo [consumer] promise=over-waits group=service-a state=rejected_timedout ERROR timed out
@@ -208,29 +214,29 @@ async fn a_flow_that_times_out_while_it_waits(server: Server) {
               service-b: bar on service-b* [internal] promise=over-waits.0 group=service-b outcome=suspended
               service-b: rpc baz [producer] promise=over-waits.0.0 group=service-c
                 service-c: baz on service-c* [internal] promise=over-waits.0.0 group=service-c outcome=suspended
-                service-c: {timer} [internal] promise=over-waits.0.0.0
+                service-c: [timer] [internal] promise=over-waits.0.0.0
         "
     );
-    system.expect(trace_of(&answer), PLAIN, &tree).await;
+    system.stop().await
 }
 
-async fn a_flow_that_times_out_while_it_works(server: Server) {
+async fn a_flow_that_times_out_while_it_works(server: Server) -> Stopped {
     let system = Observed::shared(server).await;
     let settings = [("GATEWAY_FLOW_TIMEOUT", "1500ms")];
     let http = system.another_gateway("gateway-works", &settings).await;
     let answer = http.post("/fan-out-workflow?id=over-works&work=5s").await;
     answer.expect_problem(504);
-    // The holder finds out when its step ends, the gateway has been told before.
-    let tree = "
+    // The gateway observes the time-out first, the holder at the end of its step.
+    let spans = expect_tree!(system, trace_of(&answer), PLAIN, @"
         gateway: POST /fan-out-workflow [server] route=/fan-out-workflow status=504 ERROR
           gateway: rpc zim [producer] promise=over-works group=service-g
             gateway: zim [consumer] promise=over-works group=service-g state=rejected_timedout ERROR timed out
             service-g: zim [consumer] promise=over-works group=service-g state=rejected_timedout ERROR timed out
             service-g: zim on service-g* [internal] promise=over-works group=service-g outcome=fenced
             service-g: work 1/5 [internal] promise=over-works.0 state=resolved
-    ";
-    let spans = system.expect(trace_of(&answer), PLAIN, tree).await;
+    ");
     let ends: Vec<_> = spans.iter().filter(|span| span.name == "zim").collect();
-    assert_eq!(ends[0].id, ends[1].id, "it can be seen that both are the same");
+    assert_eq!(ends[0].id, ends[1].id, "both are the same span");
     assert_eq!((ends[0].start, ends[0].end), (ends[1].start, ends[1].end));
+    system.stop().await
 }

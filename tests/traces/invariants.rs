@@ -1,30 +1,30 @@
-//! Rules that hold for everything that reaches the collector, whatever happened.
+//! Rules that hold for all spans that reach the collector, whatever has happened.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     time::{Duration, SystemTime},
 };
 
-use crate::{collector::Span, support::Log};
+use testkit::{Line, Log, Span};
 
-/// A process that was killed, and when.
+/// The kill of a process.
 #[derive(Debug, Clone)]
 pub struct Kill {
     pub instance: String,
     pub at: SystemTime,
 }
 
-/// A span reaches the collector within a second of its end; this much more is for a busy machine.
+/// A span is due at the collector within this time of its end. A busy machine gets the allowance.
 const EXPORT: Duration = Duration::from_secs(1);
 const ALLOWANCE: Duration = Duration::from_millis(1_500);
 
-/// The run of a process shows that it holds its lease after this long.
+/// A run has its first lease span after this time.
 const FIRST_LEASE: Duration = Duration::from_millis(200);
 
-/// The shortest lease of a test.
+/// The shortest lease that a test sets.
 const SHORTEST_LEASE: Duration = Duration::from_secs(1);
 
-/// Every rule that is broken, in words.
+/// A description of each broken rule.
 pub fn broken(spans: &[Span], log: &Log, kills: &[Kill]) -> Vec<String> {
     let mut broken = Vec::new();
     let mut check = |holds: bool, rule: &str, span: &Span| {
@@ -33,7 +33,7 @@ pub fn broken(spans: &[Span], log: &Log, kills: &[Kill]) -> Vec<String> {
         }
     };
     let ids: HashSet<_> = spans.iter().map(|span| (&span.trace, &span.id)).collect();
-    // Then it depends on who was killed when: that is another matter.
+    // After kills, some spans may be missing: `rest.rs` checks which.
     let killed = !kills.is_empty();
     let mut once = HashSet::new();
     let mut steps = HashSet::new();
@@ -42,16 +42,17 @@ pub fn broken(spans: &[Span], log: &Log, kills: &[Kill]) -> Vec<String> {
     let mut traces: BTreeMap<&str, &str> = BTreeMap::new();
     for span in spans {
         let timed_out = span.get("resonate.promise.state") == "rejected_timedout";
-        // Nobody settles a timed-out promise: two may notice, and give the span the same id.
+        // Nobody settles a promise that times out. Two processes may observe it: they emit the same
+        // span.
         let new = once.insert((&span.trace, &span.id));
         check(new || timed_out, "a span was emitted twice", span);
         if let Some(parent) = &span.parent {
-            let here = ids.contains(&(&span.trace, parent));
-            check(here || killed || is_continued(span), "the parent is not here", span);
+            let exists = ids.contains(&(&span.trace, parent));
+            check(exists || killed || is_continued(span), "its parent is missing", span);
         }
         if !span.promise().is_empty() {
             let flow = span.promise().split('.').next().unwrap_or_default();
-            // A request that finds its flow has a trace of its own, and names no promise.
+            // A request that reconnects has a trace of its own and names no promise.
             let trace = traces.entry(flow).or_insert(&span.trace);
             check(*trace == span.trace, "a flow has more than one trace", span);
         }
@@ -67,10 +68,10 @@ pub fn broken(spans: &[Span], log: &Log, kills: &[Kill]) -> Vec<String> {
         }
         identity(span, &mut check);
         if span.end <= span.arrived {
-            let late = span.arrived.duration_since(span.end).unwrap_or_default();
-            check(late < EXPORT + ALLOWANCE, &format!("it came {late:?} after its end"), span);
+            let delay = span.delay();
+            check(delay < EXPORT + ALLOWANCE, &format!("it arrived {delay:?} after its end"), span);
         } else {
-            check(span.name.starts_with("sleep "), "it ends in the future", span);
+            check(span.name.starts_with("sleep "), "it ends after its arrival", span);
         }
         if shape(span) == Shape::Run {
             lease(span, spans, &mut check);
@@ -81,26 +82,27 @@ pub fn broken(spans: &[Span], log: &Log, kills: &[Kill]) -> Vec<String> {
             broken.push(format!("{count} {what} spans of {promise}"));
         }
     }
-    // A step's rpc does not exist, so what is counted here has one each.
+    // Steps have no rpc spans: every promise counted here must have one.
     for promise in invocations.keys().filter(|promise| !rpcs.contains_key(*promise)) {
         let without = promise.starts_with(BY_HAND) && !promise.contains('.');
         if !without && !killed {
-            broken.push(format!("no rpc span of {promise}, which has an invocation span"));
+            broken.push(format!("{promise} has an invocation span and no rpc span"));
         }
     }
     lines(log, &traces, &mut broken);
     broken
 }
 
-/// The call of a flow's first function: its parent is the request, which comes with the answer.
+/// Whether this is the call of a flow's first function. Its parent is the span of the request, which
+/// arrives after the answer.
 pub fn is_first_call(span: &Span) -> bool {
     span.service() == "gateway" && shape(span) == Shape::Rpc
 }
 
-/// Tests make promises without a context: these have ids that begin alike.
+/// The prefix of the ids of promises that tests create without a context.
 pub const BY_HAND: &str = "by-hand";
 
-/// Tests send contexts whose spans are their own: these have ids that begin alike.
+/// The prefix of the trace ids that tests send.
 pub const OURS: &str = "7e57";
 
 fn is_continued(span: &Span) -> bool {
@@ -123,7 +125,7 @@ pub enum Shape {
     Single,
 }
 
-/// What `span` is about, by its name and its kind.
+/// What a span is about, from its name and kind.
 pub fn shape(span: &Span) -> Shape {
     let begins = |beginning: &str| span.name.starts_with(beginning);
     match span.kind {
@@ -140,13 +142,13 @@ pub fn shape(span: &Span) -> Shape {
     }
 }
 
-/// Name, kind, attributes and resource tell the same.
+/// Checks that name, kind, attributes and resource agree.
 fn identity(span: &Span, check: &mut impl FnMut(bool, &str, &Span)) {
     let (service, instance) = (span.service(), span.instance());
     let rest = instance.strip_prefix(service);
     let known = rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'));
-    check(known, "the instance is none of the service", span);
-    check(span.resource["service.namespace"] == "async-rpc", "a wrong namespace", span);
+    check(known, "the instance does not belong to the service", span);
+    check(span.resource["service.namespace"] == "async-rpc", "wrong namespace", span);
     check(!span.resource["service.version"].is_empty(), "no version", span);
     let (function, group) = (span.get("resonate.function"), span.get("resonate.group"));
     let holds = match shape(span) {
@@ -156,7 +158,7 @@ fn identity(span: &Span, check: &mut impl FnMut(bool, &str, &Span)) {
         }
         Shape::Rpc => span.name == format!("rpc {function}") && !group.is_empty(),
         Shape::Received => span.name == format!("received {function}") && group == service,
-        // Of a promise that timed out it is the awaiter's, or the holder's.
+        // If the promise timed out, its awaiter or its holder emits the span.
         Shape::Invocation => {
             span.name == function
                 && (group == service || span.get("resonate.promise.state") == "rejected_timedout")
@@ -172,12 +174,12 @@ fn identity(span: &Span, check: &mut impl FnMut(bool, &str, &Span)) {
         }
         Shape::Timer | Shape::Step | Shape::Single => function.is_empty(),
     };
-    check(holds, "name, attributes and resource do not fit", span);
+    check(holds, "name, attributes and resource disagree", span);
     let about = matches!(shape(span), Shape::Request | Shape::Single) || !span.promise().is_empty();
-    check(about, "no promise is named", span);
+    check(about, "it names no promise", span);
 }
 
-/// A run has lease spans if it is long, and only then; they follow each other.
+/// Checks that long runs, and only those, have lease spans, and that these follow one another.
 fn lease(run: &Span, spans: &[Span], check: &mut impl FnMut(bool, &str, &Span)) {
     let mut leases: Vec<_> = spans
         .iter()
@@ -189,16 +191,16 @@ fn lease(run: &Span, spans: &[Span], check: &mut impl FnMut(bool, &str, &Span)) 
         .collect();
     leases.sort_by_key(|lease| lease.start);
     let held = !leases.is_empty();
-    if run.length() < FIRST_LEASE {
+    if run.duration() < FIRST_LEASE {
         check(!held, "a short run has a lease span", run);
-    } else if run.length() > FIRST_LEASE + ALLOWANCE {
+    } else if run.duration() > FIRST_LEASE + ALLOWANCE {
         check(held, "a long run has no lease span", run);
     }
     if let Some(first) = leases.first() {
-        check(first.start == run.start, "the first lease span does not begin with the run", run);
-        check(first.length() >= FIRST_LEASE, "the first lease span is too short", run);
+        check(first.start == run.start, "the first lease span does not start with the run", run);
+        check(first.duration() >= FIRST_LEASE, "the first lease span is too short", run);
     }
-    // A gap is one without a heartbeat, about as long as a lease: on a very busy machine.
+    // On a very busy machine a heartbeat may be late by about a lease, which leaves a gap.
     let joined = leases.windows(2).all(|pair| {
         let gap = pair[1].start.duration_since(pair[0].end);
         gap.is_ok_and(|gap| gap.is_zero() || gap > SHORTEST_LEASE / 2)
@@ -208,15 +210,15 @@ fn lease(run: &Span, spans: &[Span], check: &mut impl FnMut(bool, &str, &Span)) 
     check(within, "a lease span outlives its run", run);
 }
 
-/// Every log line inside a function or step names its promise and the trace of its flow.
+/// Checks that each event of a function or step names its promise and the trace of its flow.
 fn lines(log: &Log, traces: &BTreeMap<&str, &str>, broken: &mut Vec<String>) {
-    for line in log.all(|line| line.text.contains("\"name\":\"run\"")) {
+    for line in log.all(Line::is_of_a_run) {
         let flow = line.field("promise").and_then(|promise| promise.split('.').next());
         let trace = line.field("trace_id");
         let known = flow.and_then(|flow| traces.get(flow));
-        // A flow that is not sampled has a trace that nothing is known of.
+        // A flow that is not sampled has a trace of which no span arrives.
         if flow.is_none() || trace.is_none() || known.is_some_and(|known| Some(*known) != trace) {
-            broken.push(format!("a line without its promise or trace: {}", line.text));
+            broken.push(format!("an event without its promise or trace: {}", line.text));
         }
     }
 }

@@ -1,28 +1,77 @@
-//! A system whose processes send their spans to a collector of the test.
+//! A system whose processes export their spans to a collector of the test.
 
-use std::{
-    ops::Deref,
-    sync::{Arc, Mutex, Weak},
-    time::SystemTime,
+use std::{ops::Deref, sync::Mutex, time::SystemTime};
+
+use testkit::{
+    Answer, Collector, Mode, Pool, Server, Shared, Span, Stop, Stopped, System, flows, free_port,
+    until,
 };
 
 use crate::{
-    collector::{Collector, Mode, Span},
     invariants::{self, Kill},
-    support::{Server, System, http::Answer, server::free_port, until},
     tree::{View, render, unindent},
 };
 
-/// A system and its collector. When it is dropped, all processes are ended, which sends what they
-/// had not sent yet: then nothing may have come that changes an expected tree, and the rules that
-/// hold for all traces are checked.
+/// A system and its collector.
+///
+/// When it is stopped, all processes export what they still have. Then no trace may differ from its
+/// snapshot, and the rules that hold for all traces are checked.
 pub struct Observed {
-    system: Option<System>,
+    system: System,
     pub collector: Collector,
-    expected: Mutex<Vec<(String, View, String)>>,
+    expected: Mutex<Vec<Expectation>>,
     kills: Mutex<Vec<Kill>>,
-    /// Whether the rules are checked at the end: not where spans were lost on purpose.
+    /// Whether all spans arrive. If a test loses spans on purpose, the rules do not hold.
     complete: bool,
+}
+
+/// How a trace must look.
+pub struct Expectation {
+    trace: String,
+    view: View,
+    /// Texts that differ from run to run, and what stands for them in the tree.
+    redactions: Vec<(String, String)>,
+    tree: String,
+}
+
+impl Expectation {
+    pub fn new(trace: &str, view: View, redactions: &[(&str, &str)], tree: &str) -> Self {
+        let owned = |(from, to): &(&str, &str)| ((*from).to_owned(), (*to).to_owned());
+        let redactions = redactions.iter().map(owned).collect();
+        Self { trace: trace.to_owned(), view, redactions, tree: unindent(tree) }
+    }
+
+    /// The tree of the trace in `spans`.
+    fn found(&self, spans: &[Span]) -> String {
+        let found = render(spans, &self.trace, self.view);
+        self.redactions.iter().fold(found, |text, (from, to)| text.replace(from, to))
+    }
+}
+
+/// Waits until a trace looks like the inline snapshot, asserts that it does, and asserts the same
+/// when the system stops. Ids and times are not part of a tree. Returns the spans of the trace.
+macro_rules! expect_tree {
+    ($system:expr, $trace:expr, $view:expr, @$tree:literal) => {
+        expect_tree!($system, $trace, $view, redact: [], @$tree)
+    };
+    ($system:expr, $trace:expr, $view:expr, redact: [$($redaction:expr),*], @$tree:literal) => {{
+        let expected =
+            crate::observed::Expectation::new($trace, $view, &[$($redaction),*], $tree);
+        let (found, spans) = $system.tree(&expected).await;
+        insta::assert_snapshot!(found, @$tree);
+        $system.expect_at_the_end(expected);
+        spans
+    }};
+}
+
+/// The same, for a trace that still grows: the snapshot need not hold when the system stops.
+macro_rules! expect_tree_for_now {
+    ($system:expr, $trace:expr, $view:expr, @$tree:literal) => {{
+        let expected = crate::observed::Expectation::new($trace, $view, &[], $tree);
+        let (found, spans) = $system.tree(&expected).await;
+        insta::assert_snapshot!(found, @$tree);
+        spans
+    }};
 }
 
 impl Observed {
@@ -31,21 +80,16 @@ impl Observed {
         Self::start_in(server, settings, Mode::Accept).await
     }
 
-    /// The same, with a collector in this mode.
+    /// [`Observed::start`] with a collector in this mode.
     pub async fn start_in(server: Server, settings: &[(&str, &str)], mode: Mode) -> Self {
         let collector = Collector::start(free_port(), mode);
         let endpoint = collector.endpoint();
-        // At debug level single requests have spans too.
+        // At level debug, single requests have spans too.
         let mut all = vec![("OTEL_EXPORTER_OTLP_ENDPOINT", &*endpoint), ("NODE_LOG", "info")];
         all.extend(settings);
         let system = System::start(server, &all).await;
-        Self {
-            system: Some(system),
-            collector,
-            expected: Mutex::default(),
-            kills: Mutex::default(),
-            complete: true,
-        }
+        let (expected, kills) = (Mutex::default(), Mutex::default());
+        Self { system, collector, expected, kills, complete: true }
     }
 
     /// The same system, whose spans are lost on purpose.
@@ -54,127 +98,94 @@ impl Observed {
         self
     }
 
-    /// The system that tests share which kill nothing: it ends with the last of them.
-    pub async fn shared(server: Server) -> Arc<Self> {
-        static SHARED: tokio::sync::Mutex<Vec<(Server, Weak<Observed>)>> =
-            tokio::sync::Mutex::const_new(Vec::new());
-        let mut shared = SHARED.lock().await;
-        let there = shared.iter().find(|(kind, _)| *kind == server);
-        if let Some(observed) = there.and_then(|(_, observed)| observed.upgrade()) {
-            return observed;
-        }
-        let observed = Arc::new(Self::start(server, &[]).await);
-        shared.retain(|(kind, _)| *kind != server);
-        shared.push((server, Arc::downgrade(&observed)));
-        observed
+    /// The system that tests share if they kill nothing.
+    pub async fn shared(server: Server) -> Shared<Self> {
+        static POOL: Pool<Observed> = Pool::new();
+        POOL.get(server, async || Self::start(server, &[]).await).await
     }
 
-    /// `kill -9`.
+    /// Kills an instance as `kill -9` does. Returns the moment just before.
     pub fn kill(&self, instance: &str) -> SystemTime {
         let at = SystemTime::now();
         self.kills.lock().unwrap().push(Kill { instance: instance.to_owned(), at });
-        self.system().kill(instance);
+        self.system.kill(instance);
         at
     }
 
-    /// Who was killed so far.
+    /// All kills so far.
     pub fn kills(&self) -> Vec<Kill> {
         self.kills.lock().unwrap().clone()
     }
 
-    /// Ends all processes, which sends what they had not sent yet, and checks what came: how many
-    /// requests reached the collector.
-    pub fn ended(mut self) -> usize {
-        self.end();
-        self.collector.requests()
+    /// The tree of a trace, as soon as it is as expected or when the deadline has passed, and the
+    /// spans of the trace.
+    pub async fn tree(&self, expected: &Expectation) -> (String, Vec<Span>) {
+        let look = |spans: &[Span]| (expected.found(spans) == expected.tree).then_some(());
+        if self.collector.try_until(look).await.is_none() {
+            eprintln!("trace {} is not as expected\n{}", expected.trace, self.log);
+        }
+        let mut spans = self.collector.spans();
+        let found = expected.found(&spans);
+        spans.retain(|span| span.trace == expected.trace);
+        (found, spans)
     }
 
-    /// The same: everything that came.
-    pub fn ended_spans(mut self) -> Vec<Span> {
-        self.end();
-        self.collector.spans()
+    /// Asserts this when the system stops.
+    pub fn expect_at_the_end(&self, expected: Expectation) {
+        self.expected.lock().unwrap().push(expected);
     }
 
-    fn system(&self) -> &System {
-        self.system.as_ref().expect("it is there until the drop")
-    }
-
-    /// Waits until `trace` looks like this, now and at the end.
-    pub async fn expect(&self, trace: &str, view: View, tree: &str) -> Vec<Span> {
-        let spans = self.expect_for_now(trace, view, tree).await;
-        self.expected.lock().unwrap().push((trace.to_owned(), view, unindent(tree)));
-        spans
-    }
-
-    /// Waits until `trace` looks like this; more may come.
-    pub async fn expect_for_now(&self, trace: &str, view: View, tree: &str) -> Vec<Span> {
-        let tree = unindent(tree);
-        let of_trace = |spans: &[Span]| {
-            spans.iter().filter(|span| span.trace == trace).cloned().collect::<Vec<_>>()
-        };
-        self.collector
-            .until(
-                "a tree",
-                &self.log,
-                |spans| (render(spans, trace, view) == tree).then(|| of_trace(spans)),
-                |spans| {
-                    let found = render(spans, trace, view);
-                    format!("trace {trace}; expected:\n{tree}\nfound:\n{found}")
-                },
-            )
-            .await
-    }
-
-    /// The trace of the flow `id`, by its promise.
+    /// The trace of the flow `id`, from its promise.
     pub async fn trace_of(&self, id: &str) -> String {
-        let promise = until(&self.log, "a promise", async || {
+        let promise = until(&self.log, &format!("promise {id}"), async || {
             let promise = self.resonate().promise(id).await;
             promise.is_object().then_some(promise)
-        });
-        let context = promise.await["param"]["headers"]["traceparent"].clone();
+        })
+        .await;
+        let context = promise["param"]["headers"]["traceparent"].clone();
         let trace = context.as_str().and_then(|context| context.split('-').nth(1));
         trace.unwrap_or_else(|| panic!("{id} has no context: {context}")).to_owned()
     }
 
     /// Waits for a span.
-    pub async fn span(&self, what: &str, mut fits: impl FnMut(&Span) -> bool) -> Span {
+    pub async fn span(&self, what: &str, mut matches: impl FnMut(&Span) -> bool) -> Span {
         let explain = |spans: &[Span]| match spans.last() {
-            Some(last) => format!("the last trace:\n{}", render(spans, &last.trace, ALL)),
-            None => "nothing came".to_owned(),
+            Some(last) => format!("the last trace:\n{}", render(spans, &last.trace, &all())),
+            None => "no span arrived".to_owned(),
         };
-        let look = |spans: &[Span]| spans.iter().find(|span| fits(span)).cloned();
-        self.collector.until(what, &self.log, look, explain).await
+        let look = |spans: &[Span]| spans.iter().find(|span| matches(span)).cloned();
+        self.collector.until(&self.log, what, look, explain).await
+    }
+
+    /// Stops all processes and checks what arrived.
+    ///
+    /// # Panics
+    /// A process is left, a trace differs from its snapshot, or a rule is broken.
+    pub async fn stop(self) -> Stopped {
+        self.stop_and_keep().await.1
+    }
+
+    /// [`Observed::stop`] that returns the collector too.
+    pub async fn stop_and_keep(self) -> (Collector, Stopped) {
+        let log = self.system.log.clone();
+        // A process that stops exports what it still has.
+        let stopped = self.system.stop().await;
+        let spans = self.collector.spans();
+        for expected in self.expected.into_inner().unwrap() {
+            let (trace, tree, found) = (&expected.trace, &expected.tree, expected.found(&spans));
+            assert!(found == *tree, "trace {trace} has changed:\n{found}\nexpected:\n{tree}");
+        }
+        if self.complete {
+            let broken = invariants::broken(&spans, &log, &self.kills.into_inner().unwrap());
+            assert!(broken.is_empty(), "{}\n{log}", broken.join("\n"));
+        }
+        (self.collector, stopped)
     }
 }
 
-/// Everything there is to show.
-pub const ALL: View = &[
-    "service-a",
-    "service-b",
-    "service-c",
-    "service-d",
-    "service-e",
-    "service-f",
-    "service-g",
-    "service-h",
-    "service-i",
-];
-
-/// Nobody is told apart.
-pub const PLAIN: View = &[];
-
-/// The trace that an answer names.
-pub fn trace_of(answer: &Answer) -> &str {
-    answer.body["trace_id"].as_str().unwrap_or_else(|| panic!("no trace id: {}", answer.text))
-}
-
-/// The one span of this name.
-pub fn one<'a>(spans: &'a [Span], name: &str) -> &'a Span {
-    let mut found = spans.iter().filter(|span| span.name == name);
-    match (found.next(), found.next()) {
-        (Some(span), None) => span,
-        (None, _) => panic!("no span {name}"),
-        _ => panic!("more than one span {name}"),
+impl Stop for Observed {
+    fn stop(self) -> impl Future<Output = Stopped> {
+        Self::stop(self)
     }
 }
 
@@ -182,33 +193,29 @@ impl Deref for Observed {
     type Target = System;
 
     fn deref(&self) -> &System {
-        self.system()
+        &self.system
     }
 }
 
-impl Drop for Observed {
-    fn drop(&mut self) {
-        self.end();
-    }
+/// The view that tells all processes apart.
+pub fn all() -> Vec<&'static str> {
+    flows::groups().collect()
 }
 
-impl Observed {
-    fn end(&mut self) {
-        let Some(system) = self.system.take() else { return };
-        let log = system.log.clone();
-        // Ends all processes and waits for that.
-        drop(system);
-        if std::thread::panicking() {
-            return;
-        }
-        let spans = self.collector.spans();
-        for (trace, view, tree) in self.expected.get_mut().unwrap() {
-            let found = render(&spans, trace, view);
-            assert!(found == *tree, "trace {trace} changed later:\n{found}\nexpected:\n{tree}");
-        }
-        if self.complete {
-            let broken = invariants::broken(&spans, &log, self.kills.get_mut().unwrap());
-            assert!(broken.is_empty(), "{}\nthe logs:\n{log}", broken.join("\n"));
-        }
+/// The view that tells no processes apart.
+pub const PLAIN: View = &[];
+
+/// The trace that an answer names.
+pub fn trace_of(answer: &Answer) -> &str {
+    answer.body["trace_id"].as_str().unwrap_or_else(|| panic!("no trace id: {}", answer.text))
+}
+
+/// The only span with this name.
+pub fn one<'a>(spans: &'a [Span], name: &str) -> &'a Span {
+    let mut found = spans.iter().filter(|span| span.name == name);
+    match (found.next(), found.next()) {
+        (Some(span), None) => span,
+        (None, _) => panic!("no span {name}"),
+        _ => panic!("more than one span {name}"),
     }
 }

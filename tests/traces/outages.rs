@@ -1,34 +1,31 @@
-//! A collector that is absent, slow or refuses: flows do not notice, and what is lost is counted.
+//! A collector that is absent, slow or refuses spans: flows do not notice, and lost spans are
+//! counted.
 
 use std::{
     collections::BTreeMap,
     time::{Duration, Instant},
 };
 
-use serde_json::Value;
+use testkit::{Http, Line, Log, Mode, Server, Span, Stopped, process, until};
 
-use crate::{
-    collector::{Mode, Span},
-    observed::Observed,
-    support::{Http, Line, Log, Server, process, until},
-};
+use crate::observed::Observed;
 
-crate::on_each_server!(
+testkit::on_each_server!(
     flows_do_not_notice_that_the_collector_is_out_of_reach,
     what_does_not_fit_in_the_queue_is_counted,
 );
 
-/// How many flows are measured.
+/// How many flows are measured, at least.
 const FLOWS: usize = 30;
 
-/// How late a slow collector answers.
+/// The delay of a slow collector.
 const LATE: Duration = Duration::from_secs(3);
 
-const DOWN: &str = "the trace collector does not take spans; flows go on without them";
-const BACK: &str = "the trace collector is back; counts of lost spans are since the start";
+const DOWN: &str = "span export is failing; flows are not affected";
+const BACK: &str = "span export recovered";
 
-/// Runs await chains for as long as batches of spans are sent several times: how long the median
-/// flow took, and how many there were.
+/// Runs await chains, long enough for several batches of spans. Returns the median
+/// duration of a flow and the number of flows.
 async fn flows(http: &Http, name: &str) -> (Duration, usize) {
     let start = Instant::now();
     let mut took = Vec::new();
@@ -42,45 +39,46 @@ async fn flows(http: &Http, name: &str) -> (Duration, usize) {
     (took[took.len() / 2], took.len())
 }
 
-/// How often each process has said this.
+/// How often each process has logged `message`.
 fn said(log: &Log, message: &str) -> BTreeMap<String, usize> {
     let mut times = BTreeMap::new();
-    for line in log.all(|line| line.text.contains(message)) {
+    for line in log.all(|line| line.says(message)) {
         *times.entry(line.instance().to_owned()).or_default() += 1;
     }
     times
 }
 
+/// The spans of an instance that belong to flows whose ids start with `flow`.
 fn of<'a>(spans: &'a [Span], instance: &str, flow: &str) -> Vec<&'a Span> {
     let (promise, query) = (format!("{flow}-"), format!("id={flow}-"));
-    let fits = |span: &&Span| {
-        let (about, asked) = (span.promise(), span.get("url.query"));
-        span.instance() == instance && (about.starts_with(&promise) || asked.starts_with(&query))
+    let matches = |span: &&Span| {
+        span.instance() == instance
+            && (span.promise().starts_with(&promise) || span.get("url.query").starts_with(&query))
     };
-    spans.iter().filter(fits).collect()
+    spans.iter().filter(matches).collect()
 }
 
-async fn flows_do_not_notice_that_the_collector_is_out_of_reach(server: Server) {
+async fn flows_do_not_notice_that_the_collector_is_out_of_reach(server: Server) -> Stopped {
     let system = Observed::start_in(server, &[], Mode::Accept).await.incomplete();
     let http = system.http();
     let (usual, mut sent_in_all) = flows(&http, "usual").await;
-    // A flow waits for nothing of the exporter's: not for its answer, and not for its time-out.
+    // A flow never waits for the exporter: neither for an answer nor for a time-out.
     let bound = 4 * usual + Duration::from_millis(300);
-    assert!(bound < LATE, "this machine is too slow to tell: {usual:?}");
+    assert!(bound < LATE, "this machine is too slow for this test: {usual:?}");
     for (outage, mode) in [
         ("absent", Mode::Absent),
         ("refusing", Mode::Refuse(500)),
         ("picky", Mode::Refuse(400)),
         ("slow", Mode::Slow(LATE)),
     ] {
-        // Whatever came before is through.
+        // All spans of earlier flows have been handled.
         let downs = said(&system.log, DOWN);
         let backs = said(&system.log, BACK);
         system.collector.set(mode).await;
         let (took, count) = flows(&http, outage).await;
-        eprintln!("{server:?}, collector {outage}: {took:?} for a flow, {usual:?} as usual");
-        assert!(took < bound, "{took:?} for a flow, collector {outage}; {usual:?} as usual");
-        // Two spans of the gateway for each flow: its request and its call.
+        eprintln!("{server:?}, collector {outage}: {took:?} for a flow, usually {usual:?}");
+        assert!(took < bound, "{took:?} for a flow, collector {outage}; usually {usual:?}");
+        // The gateway emits two spans for each flow: the request and the call.
         let sent = 2 * count;
         sent_in_all += count;
         if let Mode::Slow(_) = mode {
@@ -88,19 +86,19 @@ async fn flows_do_not_notice_that_the_collector_is_out_of_reach(server: Server) 
             let look = |spans: &[Span]| (of(spans, "gateway", outage).len() == sent).then_some(());
             let explain =
                 |spans: &[Span]| format!("{} of {sent}", of(spans, "gateway", outage).len());
-            system.collector.until("all spans", &system.log, look, explain).await;
-            assert_eq!(said(&system.log, DOWN), downs, "slow is not down");
+            system.collector.until(&system.log, "all spans", look, explain).await;
+            assert_eq!(said(&system.log, DOWN), downs, "a slow collector is not reported");
             continue;
         }
-        let down = |line: &Line| line.text.contains(DOWN) && line.instance() == "gateway";
+        let down = |line: &Line| line.says(DOWN) && line.instance() == "gateway";
         let before = downs.get("gateway").copied().unwrap_or_default();
-        system.log.lines("the gateway to say so", before + 1, down).await;
-        // After the end of an outage all that is sent arrives.
+        system.log.lines("the gateway to report the outage", before + 1, down).await;
+        // After the end of an outage every exported span arrives.
         if let Mode::Refuse(_) = mode {
             let refused = || of(&system.collector.refused(), "gateway", outage).len();
             let look = |_: &[Span]| (refused() == sent).then_some(());
             let explain = |_: &[Span]| format!("{} of {sent} were refused", refused());
-            system.collector.until("all to be refused", &system.log, look, explain).await;
+            system.collector.until(&system.log, "all spans to be refused", look, explain).await;
         }
         system.collector.set(Mode::Accept).await;
         let again = format!("after-{outage}");
@@ -108,11 +106,11 @@ async fn flows_do_not_notice_that_the_collector_is_out_of_reach(server: Server) 
         sent_in_all += count;
         let look = |spans: &[Span]| (of(spans, "gateway", &again).len() == 2 * count).then_some(());
         let explain = |spans: &[Span]| format!("{}", of(spans, "gateway", &again).len());
-        system.collector.until("spans to flow again", &system.log, look, explain).await;
-        let back = |line: &Line| line.text.contains(BACK) && line.instance() == "gateway";
+        system.collector.until(&system.log, "new spans", look, explain).await;
+        let back = |line: &Line| line.says(BACK) && line.instance() == "gateway";
         let before = backs.get("gateway").copied().unwrap_or_default();
-        let lines = system.log.lines("the gateway to say so", before + 1, back).await;
-        // Some from before were still to be sent, and some waited until the outage had ended.
+        let lines = system.log.lines("the gateway to report the recovery", before + 1, back).await;
+        // Some earlier spans were still queued, and some waited for the end of the outage.
         let spans = system.collector.spans();
         let arrived = spans.iter().filter(|span| span.instance() == "gateway").count();
         let lost = 2 * sent_in_all - arrived;
@@ -120,29 +118,28 @@ async fn flows_do_not_notice_that_the_collector_is_out_of_reach(server: Server) 
         assert_eq!((failed, dropped), (lost, 0), "{}", lines.last().unwrap().text);
         for (instance, times) in said(&system.log, DOWN) {
             let before = downs.get(&instance).copied().unwrap_or_default();
-            assert!(times <= before + 1, "{instance} said it more than once in one outage");
+            assert!(times <= before + 1, "{instance} reported one outage more than once");
         }
     }
+    system.stop().await
 }
 
-/// The counts of lost spans in a log line.
+/// The counts of lost spans in an event.
 fn counts(line: &Line) -> (usize, usize) {
-    let line: Value = serde_json::from_str(&line.text).unwrap();
-    let number = |name: &str| line[name].as_u64().unwrap() as usize;
-    (number("failed"), number("dropped"))
+    (line.number("failed").unwrap(), line.number("dropped").unwrap())
 }
 
-async fn what_does_not_fit_in_the_queue_is_counted(server: Server) {
+async fn what_does_not_fit_in_the_queue_is_counted(server: Server) -> Stopped {
     let system = Observed::start_in(server, &[], Mode::Absent).await.incomplete();
     let settings = [("OTEL_BSP_MAX_QUEUE_SIZE", "8"), ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "4")];
     let http = system.another_gateway("gateway-full", &settings).await;
     http.post("/await-chain?id=full-absent").await.expect_message(3);
-    let down = |line: &Line| line.text.contains(DOWN) && line.instance() == "gateway-full";
-    system.log.line("the gateway to say that nobody is there", down).await;
+    let down = |line: &Line| line.says(DOWN) && line.instance() == "gateway-full";
+    system.log.line("the gateway to report the outage", down).await;
     system.collector.set(Mode::Slow(LATE)).await;
     let (_, count) = flows(&http, "full").await;
     system.collector.set(Mode::Accept).await;
-    // A span that comes shows that the collector no longer keeps the process waiting.
+    // When a span arrives, the collector no longer blocks the exporter.
     let mut later = 0;
     until(&system.log, "a later span", async || {
         http.post(&format!("/await-chain?id=full-later-{later}")).await.expect_message(3);
@@ -153,12 +150,10 @@ async fn what_does_not_fit_in_the_queue_is_counted(server: Server) {
     let sent = 2 * (1 + count + later);
     process::signal(system.pid("gateway-full"), "TERM");
     assert!(system.exit_of("gateway-full").await.success());
-    let lost = |line: &Line| {
-        line.text.contains("spans were lost in the life of this process")
-            && line.instance() == "gateway-full"
-    };
-    let (failed, dropped) = counts(&system.log.line("the counts", lost).await);
+    let lost = |line: &Line| line.says("spans were lost") && line.instance() == "gateway-full";
+    let (failed, dropped) = counts(&system.log.line("the counts of lost spans", lost).await);
     let arrived = of(&system.collector.spans(), "gateway-full", "full").len();
     assert!(failed >= 1 && dropped >= 1, "a queue of 8 cannot hold {sent}: {failed}, {dropped}");
     assert_eq!(arrived + failed + dropped, sent, "{failed} failed, {dropped} dropped");
+    system.stop().await
 }

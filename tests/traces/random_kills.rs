@@ -1,7 +1,8 @@
-//! Random processes are killed under a load of random flows, and what came is judged at rest.
+//! Kills random processes under a load of random flows. When everything is at rest, `rest.rs` checks
+//! what is durable and what arrived.
 //!
-//! Everything random follows from a seed, which is printed: `ASYNC_RPC_SEED` sets it, and
-//! `ASYNC_RPC_KILLS` how many processes are killed (10 by default).
+//! All randomness comes from a seed, which the test prints. `ASYNC_RPC_SEED` sets it.
+//! `ASYNC_RPC_KILLS` sets the number of kills (default: 10).
 
 use std::{
     sync::{
@@ -14,27 +15,27 @@ use std::{
 use futures_util::future::join_all;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use reqwest::Method;
+use testkit::{DEADLINE, Http, Server, Stopped};
 
 use crate::{
     observed::Observed,
     rest::{self, Flow},
-    support::{DEADLINE, Http, Server, process::EXECUTABLE},
 };
 
-crate::on_each_server!(random_kills);
+testkit::on_each_server!(random_kills);
 
-/// Flows at the same time.
+/// The number of flows at the same time.
 const AT_ONCE: usize = 4;
 
-/// The lease, and with it the time until a takeover.
+/// The lease. It determines the time until a takeover.
 const LEASE: &str = "1s";
 
 fn variable(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
-    Some(text.parse().unwrap_or_else(|_| panic!("{name}={text:?} is no number")))
+    Some(text.parse().unwrap_or_else(|_| panic!("{name}={text:?} is not a number")))
 }
 
-async fn random_kills(server: Server) {
+async fn random_kills(server: Server) -> Stopped {
     let kills = variable("ASYNC_RPC_KILLS").unwrap_or(10) as usize;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64;
     let seed = variable("ASYNC_RPC_SEED").unwrap_or(now);
@@ -60,15 +61,16 @@ async fn random_kills(server: Server) {
             let victim = match random.random_range(0..10) {
                 0 => "gateway".to_owned(),
                 1..5 => service(&mut random),
-                // Who began a step last holds it still, most likely.
+                // The process that started the last step most likely still holds it.
                 _ => holder(&system).unwrap_or_else(|| service(&mut random)),
             };
             system.kill(&victim);
             let group = victim.strip_suffix("-replica").unwrap_or(&victim);
-            let port = if group == "gateway" { " --port 0" } else { "" };
-            let url = &system.server_url;
-            let command = format!("{EXECUTABLE} {group} --instance {victim} --server {url}{port}");
-            let address = system.start_by(&victim, &command, &[]).await;
+            let mut arguments = vec![group, "--server", &system.server_url];
+            if group == "gateway" {
+                arguments.extend(["--listen", "127.0.0.1:0"]);
+            }
+            let address = system.start_process(&victim, &arguments, &[]).await;
             if group == "gateway" {
                 *gateway.lock().unwrap() = address;
             }
@@ -78,7 +80,7 @@ async fn random_kills(server: Server) {
     futures_util::join!(load, killer);
     let flows = std::mem::take(&mut *flows.lock().unwrap());
     let http = Http::new(&gateway.lock().unwrap().clone());
-    rest::judge(system, &http, flows).await;
+    rest::judge(system, &http, flows).await
 }
 
 /// One of the 18 processes.
@@ -88,13 +90,13 @@ fn service(random: &mut StdRng) -> String {
     format!("service-{group}{replica}")
 }
 
-/// The process that began a step last.
+/// The process that started the last step.
 fn holder(system: &Observed) -> Option<String> {
-    let begun = system.log.all(|line| line.text.contains("\"step begins\""));
-    begun.last().map(|line| line.instance().to_owned())
+    let started = system.log.all(|line| line.says("step started"));
+    started.last().map(|line| line.instance().to_owned())
 }
 
-/// Sends a flow's request until it is answered: a gateway that is killed answers nothing.
+/// Repeats the request of a flow until it is answered: a gateway that is killed does not answer.
 async fn run(system: &Observed, gateway: &Mutex<String>, flow: &Flow) {
     let start = tokio::time::Instant::now();
     loop {
@@ -109,7 +111,7 @@ async fn run(system: &Observed, gateway: &Mutex<String>, flow: &Flow) {
             flow.path(),
             system.log
         );
-        // Nobody listens until the next gateway is started.
+        // Nobody listens until the next gateway has started.
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

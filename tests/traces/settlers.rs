@@ -1,4 +1,4 @@
-//! Who has settled a promise, where answers of the server are lost: a proxy loses them.
+//! Who settled a promise, if an answer of the server is lost: a proxy loses it.
 
 use std::{
     net::SocketAddr,
@@ -18,14 +18,12 @@ use axum::{
 };
 use futures_util::join;
 use serde_json::Value;
+use testkit::{Server, Stopped, process, until};
 use tokio::{net::TcpListener, sync::watch};
 
-use crate::{
-    observed::{Observed, PLAIN, trace_of},
-    support::{Server, process, process::EXECUTABLE, until},
-};
+use crate::observed::{Observed, PLAIN, trace_of};
 
-crate::on_each_server!(
+testkit::on_each_server!(
     a_settlement_whose_answer_is_lost_is_seen_as_ones_own,
     a_settlement_by_somebody_else_is_not_taken_for_ones_own,
 );
@@ -33,13 +31,13 @@ crate::on_each_server!(
 /// What the proxy does to the first `task.fulfill`.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Fault {
-    /// It takes effect, and the answer is lost.
+    /// The request takes effect, and its answer is lost.
     LoseAnswer,
-    /// It is lost, and all that comes after it waits until the proxy is released.
+    /// The request is lost, and all later ones wait until the proxy is released.
     Hold,
 }
 
-/// A proxy before the Resonate Server, for one process.
+/// A proxy in front of the Resonate Server, for one process.
 struct Proxy {
     address: SocketAddr,
     release: watch::Sender<bool>,
@@ -65,13 +63,13 @@ impl Proxy {
                     let _ = released.clone().wait_for(|released| *released).await;
                 }
                 let request = client.post(&server).header("content-type", "application/json");
-                let answer = passed(request.body(body).send().await);
+                let answer = forwarded(request.body(body).send().await);
                 if first { lost } else { answer }
             }
         };
         let server = server.to_owned();
         let poll = async move |Path((group, id)): Path<(String, String)>| -> Response {
-            passed(client.get(format!("{server}/poll/{group}/{id}")).send().await)
+            forwarded(client.get(format!("{server}/poll/{group}/{id}")).send().await)
         };
         let app = Router::new().route("/", post(forward)).route("/poll/{group}/{id}", get(poll));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -81,34 +79,33 @@ impl Proxy {
     }
 }
 
-fn passed(answer: reqwest::Result<reqwest::Response>) -> Response {
+fn forwarded(answer: reqwest::Result<reqwest::Response>) -> Response {
     match answer {
         Ok(answer) => (answer.status(), Body::from_stream(answer.bytes_stream())).into_response(),
         Err(error) => (StatusCode::BAD_GATEWAY, error.to_string()).into_response(),
     }
 }
 
-/// A system whose only process of service-c talks to the server through a proxy.
+/// A system whose only service-c process reaches the server through a proxy.
 async fn start(server: Server, fault: Fault) -> (Observed, Proxy) {
     let system = Observed::start(server, &[("NODE_LEASE", "1s")]).await;
     for instance in ["service-c", "service-c-replica"] {
         process::signal(system.pid(instance), "TERM");
-        system.obituary(instance).await;
+        system.exit_line(instance).await;
     }
     let proxy = Proxy::start(&system.server_url, fault).await;
     let url = format!("http://{}", proxy.address);
-    let command = format!("{EXECUTABLE} service-c --instance service-c-proxied --server {url}");
-    // A request that is held is not given up.
+    // Long enough that a request which is held back does not time out.
     let settings = [("NODE_REQUEST_TIMEOUT", "60s")];
-    system.start_by("service-c-proxied", &command, &settings).await;
+    system.start_process("service-c-proxied", &["service-c", "--server", &url], &settings).await;
     (system, proxy)
 }
 
-async fn a_settlement_whose_answer_is_lost_is_seen_as_ones_own(server: Server) {
+async fn a_settlement_whose_answer_is_lost_is_seen_as_ones_own(server: Server) -> Stopped {
     let (system, proxy) = start(server, Fault::LoseAnswer).await;
     let answer = system.http().post("/await-chain?id=own").await;
     answer.expect_message(3);
-    let tree = "
+    expect_tree!(system, trace_of(&answer), PLAIN, @"
         gateway: POST /await-chain [server] route=/await-chain status=200
           gateway: rpc foo [producer] promise=own group=service-a
             service-a: foo [consumer] promise=own group=service-a state=resolved
@@ -119,24 +116,23 @@ async fn a_settlement_whose_answer_is_lost_is_seen_as_ones_own(server: Server) {
               service-b: rpc baz [producer] promise=own.0.0 group=service-c
                 service-c: baz [consumer] promise=own.0.0 group=service-c state=resolved
                 service-c: baz on service-c* [internal] promise=own.0.0 group=service-c outcome=fulfilled
-    ";
-    system.expect(trace_of(&answer), PLAIN, tree).await;
-    assert_eq!(proxy.fulfills.load(Ordering::SeqCst), 2, "it was repeated");
+    ");
+    assert_eq!(proxy.fulfills.load(Ordering::SeqCst), 2, "the request was repeated");
+    system.stop().await
 }
 
-async fn a_settlement_by_somebody_else_is_not_taken_for_ones_own(server: Server) {
+async fn a_settlement_by_somebody_else_is_not_taken_for_ones_own(server: Server) -> Stopped {
     let (system, proxy) = start(server, Fault::Hold).await;
     let http = system.http();
     let request = http.post("/await-chain?id=other");
     let other = async {
-        until(&system.log, "the repeat", async || {
+        until(&system.log, "the repeated request", async || {
             (proxy.fulfills.load(Ordering::SeqCst) == 2).then_some(())
         })
         .await;
-        let url = &system.server_url;
-        let command = format!("{EXECUTABLE} service-c --instance service-c-replica --server {url}");
-        system.start_by("service-c-replica", &command, &[]).await;
-        until(&system.log, "somebody else to settle it", async || {
+        let arguments = ["service-c", "--server", &system.server_url];
+        system.start_process("service-c-replica", &arguments, &[]).await;
+        until(&system.log, "a settlement by another process", async || {
             system.resonate().settled("other.0.0").await.then_some(())
         })
         .await;
@@ -144,7 +140,7 @@ async fn a_settlement_by_somebody_else_is_not_taken_for_ones_own(server: Server)
     };
     let (answer, ()) = join!(request, other);
     answer.expect_message(3);
-    let tree = "
+    let spans = expect_tree!(system, trace_of(&answer), PLAIN, @"
         gateway: POST /await-chain [server] route=/await-chain status=200
           gateway: rpc foo [producer] promise=other group=service-a
             service-a: foo [consumer] promise=other group=service-a state=resolved
@@ -155,8 +151,8 @@ async fn a_settlement_by_somebody_else_is_not_taken_for_ones_own(server: Server)
               service-b: rpc baz [producer] promise=other.0.0 group=service-c
                 service-c: baz [consumer] promise=other.0.0 group=service-c state=resolved
                 service-c: baz on service-c* [internal] promise=other.0.0 group=service-c outcome=fenced,fulfilled
-    ";
-    let spans = system.expect(trace_of(&answer), PLAIN, tree).await;
+    ");
     let settled = spans.iter().find(|span| span.name == "baz").unwrap();
     assert_eq!(settled.instance(), "service-c-replica");
+    system.stop().await
 }

@@ -1,15 +1,15 @@
-//! A trace as indented text: ids and times are left out, and what may differ from run to run.
+//! A trace as indented text, without ids, times, and what else differs from run to run.
 
 use std::collections::BTreeMap;
 
-use crate::collector::Span;
+use testkit::Span;
 
-/// The groups whose processes are told apart: of the others, the server's choice does not matter.
-/// Their leases are shown too, once for each process, for the number follows from the machine's
-/// speed; and so it does whether a run that is over in no time has one.
+/// The groups whose processes are told apart. In other groups it does not matter which process the
+/// server chose. The lease spans of these groups are shown, once for each process: their number, and
+/// whether a short run has one at all, depend on the speed of the machine.
 pub type View = &'static [&'static str];
 
-/// Attributes that are shown, with their short names.
+/// The attributes that are shown, with their short names.
 const SHOWN: [(&str, &str); 10] = [
     ("http.route", "route"),
     ("http.response.status_code", "status"),
@@ -23,35 +23,35 @@ const SHOWN: [(&str, &str); 10] = [
     ("exception.type", "exception"),
 ];
 
-/// All spans of `trace` as a tree. A span whose parent is not here stands at the left, after `?`.
-pub fn render(spans: &[Span], trace: &str, view: View) -> String {
+/// All spans of `trace` as a tree. `?` marks a span whose parent is missing.
+pub fn render(spans: &[Span], trace: &str, view: &[&str]) -> String {
     let spans: Vec<_> = spans.iter().filter(|span| span.trace == trace).collect();
-    let here = |id: &str| spans.iter().any(|span| span.id == id);
+    let exists = |id: &str| spans.iter().any(|span| span.id == id);
     let mut text = String::new();
     for span in &spans {
         match &span.parent {
             None => branch(&spans, &[span], "", view, &mut text),
-            Some(parent) if !here(parent) => branch(&spans, &[span], "? ", view, &mut text),
+            Some(parent) if !exists(parent) => branch(&spans, &[span], "? ", view, &mut text),
             Some(_) => {}
         }
     }
     text
 }
 
-/// A span, or runs that are shown as one, with everything below.
-fn branch(spans: &[&Span], these: &[&Span], before: &str, view: View, text: &mut String) {
+/// A span, or several runs that are shown as one, with everything below it.
+fn branch(spans: &[&Span], these: &[&Span], before: &str, view: &[&str], text: &mut String) {
     let span = these[0];
     let indent = " ".repeat(before.len() - before.trim_start().len());
     text.push_str(&format!("{before}{}\n", line(spans, these, view)));
     for event in &span.events {
         let of = |name: &str| event.attributes.get(name).map_or("", String::as_str);
-        let said = match event.name.as_str() {
+        let detail = match event.name.as_str() {
             "takeover" => format!("by {}", of("resonate.instance")),
             _ => format!("{}: {}", of("exception.type"), of("exception.message")),
         };
-        text.push_str(&format!("{indent}  - {} {said}\n", event.name));
+        text.push_str(&format!("{indent}  - {} {detail}\n", event.name));
     }
-    // Ranked, not by time: clocks of processes and of the server differ by a little.
+    // Sorted by rank, not by time: the clocks of the processes and of the server differ a little.
     let mut below: BTreeMap<(u8, String), Vec<&Span>> = BTreeMap::new();
     for child in spans.iter().filter(|child| child.parent.as_ref() == Some(&span.id)) {
         let rank = rank(child);
@@ -59,7 +59,7 @@ fn branch(spans: &[&Span], these: &[&Span], before: &str, view: View, text: &mut
             continue;
         }
         let mut name = shown_name(child, view);
-        // Runs and leases of one kind are one line; everything else is there as often as it came.
+        // Runs and leases of one kind share a line. Everything else has a line for each span.
         if rank != RUN && rank != LEASE || child.takeover() {
             name = format!("{name} {} {} {}", child.promise(), child.id, child.instance());
         }
@@ -74,7 +74,7 @@ fn branch(spans: &[&Span], these: &[&Span], before: &str, view: View, text: &mut
 const RUN: u8 = 1;
 const LEASE: u8 = 2;
 
-/// The order of siblings: as a reader wants to see them.
+/// The order of siblings.
 fn rank(span: &Span) -> u8 {
     match span.name.as_str() {
         _ if span.kind == "consumer" => 0,
@@ -87,7 +87,7 @@ fn rank(span: &Span) -> u8 {
     }
 }
 
-fn shown_name(span: &Span, view: View) -> String {
+fn shown_name(span: &Span, view: &[&str]) -> String {
     let exact = view.contains(&span.service());
     match span.name.rsplit_once(" on ") {
         Some((what, instance)) if !exact && instance == span.instance() => {
@@ -97,7 +97,7 @@ fn shown_name(span: &Span, view: View) -> String {
     }
 }
 
-fn line(spans: &[&Span], these: &[&Span], view: View) -> String {
+fn line(spans: &[&Span], these: &[&Span], view: &[&str]) -> String {
     let span = these[0];
     let exact = view.contains(&span.service());
     let who = if exact { span.instance() } else { span.service() };
@@ -120,8 +120,8 @@ fn line(spans: &[&Span], these: &[&Span], view: View) -> String {
     line.trim_end().to_owned()
 }
 
-/// How these runs ended. How often a function had to wait before the last run does not matter:
-/// the server may resume it early, or tell it at once that there is nothing to wait for.
+/// How these runs ended. How often a function was suspended before its last run does not matter: the
+/// server may resume it early, or answer at once that there is nothing to wait for.
 fn outcomes(runs: &[&Span]) -> String {
     let (last, before) = runs.split_last().expect("at least one run");
     let outcome = |run: &Span| run.get("resonate.run.outcome").to_owned();
@@ -131,7 +131,7 @@ fn outcomes(runs: &[&Span]) -> String {
     outcomes.join(",")
 }
 
-/// A text of several lines without the indentation that they have in the source.
+/// A text without the indentation of the source.
 pub fn unindent(text: &str) -> String {
     let lines = || text.lines().filter(|line| !line.trim().is_empty());
     let common = lines().map(|line| line.len() - line.trim_start().len()).min().unwrap_or_default();

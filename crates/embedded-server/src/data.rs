@@ -50,6 +50,13 @@ pub(crate) struct Fence<'a> {
 }
 
 impl<'a> Data<'a> {
+    pub(crate) fn is_object(self) -> bool {
+        match self {
+            Self::Text(text) => text.get().starts_with('{'),
+            Self::Value(value) => value.is_object(),
+        }
+    }
+
     /// Reads the data of a request of this `kind`, and checks its rules.
     pub(crate) fn read<T: Deserialize<'a> + Rules>(self, kind: &str) -> Result<T, Unread> {
         let read = self.parse(|reason| format!("Invalid request: {}", official(kind, reason)))?;
@@ -124,6 +131,7 @@ fn official(kind: &str, reason: String) -> String {
             .replace("struct PromiseSettleData", "struct TaskFulfillActionData"),
         "task.suspend" => expected.replace("struct Action", "struct TaskSuspendAction"),
         "task.fence" => expected.replace("struct Action", "struct TaskFenceActionData"),
+        "task.heartbeat" => expected.replace("struct TaskRef", "struct TaskHeartbeatTask"),
         _ => return reason,
     };
     format!("{got}, expected {expected}")

@@ -24,53 +24,60 @@ pub(crate) struct Request<'a> {
     pub(crate) operation: Result<Operation<'a>, Reply>,
 }
 
-/// Reads a body. `value` holds the data if a second reading is necessary.
+/// Reads a body. `value` keeps its data if that has to be read as a value.
 pub(crate) fn read<'a>(body: &'a [u8], value: &'a mut Value) -> Request<'a> {
-    let Envelope { kind, head, data } =
-        match serde_json::from_slice::<Envelope<RequestHead, &RawValue>>(body) {
-            Ok(envelope) => envelope,
-            Err(error) => return unreadable(body, &error),
-        };
-    let operation = operation(body, &kind, &head, data, value);
-    Request { kind, corr_id: head.corr_id, operation }
+    if let Ok(Envelope { kind, head, data }) =
+        serde_json::from_slice::<Envelope<RequestHead, &RawValue>>(body)
+    {
+        match operation(&kind, &head, Data::Text(data)) {
+            Ok(operation) => return Request::new(kind, head, Ok(operation)),
+            Err(Unread::Refused(reply)) => return Request::new(kind, head, Err(reply)),
+            Err(Unread::Text) => {}
+        }
+    }
+    match serde_json::from_slice::<Envelope<RequestHead, Value>>(body) {
+        Ok(Envelope { kind, head, data }) => {
+            *value = data;
+            let operation = operation(&kind, &head, Data::Value(value));
+            let refused = |unread| match unread {
+                Unread::Refused(reply) => reply,
+                Unread::Text => Reply::refuse(400, "Invalid request"),
+            };
+            Request::new(kind, head, operation.map_err(refused))
+        }
+        Err(error) => unreadable(body, &error),
+    }
+}
+
+impl<'a> Request<'a> {
+    fn new(
+        kind: Cow<'a, str>,
+        head: RequestHead<'a>,
+        operation: Result<Operation<'a>, Reply>,
+    ) -> Self {
+        Self { kind, corr_id: head.corr_id, operation }
+    }
 }
 
 fn operation<'a>(
-    body: &'a [u8],
     kind: &str,
     head: &RequestHead<'a>,
-    data: &'a RawValue,
-    value: &'a mut Value,
-) -> Result<Operation<'a>, Reply> {
+    data: Data<'a>,
+) -> Result<Operation<'a>, Unread> {
     if kind.is_empty() {
         let reason = "Missing or invalid 'kind' field — must be a non-empty string";
-        return Err(Reply::refuse(400, reason));
+        return Err(Reply::refuse(400, reason).into());
     }
-    if !data.get().starts_with('{') {
-        return Err(Reply::refuse(400, "Invalid 'data' field — must be an object"));
+    if !data.is_object() {
+        return Err(Reply::refuse(400, "Invalid 'data' field — must be an object").into());
     }
     if head.version != VERSION {
         let version = &head.version;
         let reason =
             format!("Unsupported protocol version '{version}', supported versions: [{VERSION:?}]");
-        return Err(Reply::refuse(400, &reason));
+        return Err(Reply::refuse(400, &reason).into());
     }
-    match Operation::read(kind, &head.corr_id, Data::Text(data)) {
-        Ok(operation) => return Ok(operation),
-        Err(Unread::Refused(reply)) => return Err(reply),
-        Err(Unread::Text) => {}
-    }
-    *value = serde_json::from_slice::<Envelope<RequestHead, Value>>(body)
-        .map_err(|error| bad_envelope(&error))?
-        .data;
-    Operation::read(kind, &head.corr_id, Data::Value(value)).map_err(|unread| match unread {
-        Unread::Refused(reply) => reply,
-        Unread::Text => Reply::refuse(400, "Invalid request"),
-    })
-}
-
-fn bad_envelope(error: &serde_json::Error) -> Reply {
-    Reply::refuse(400, &format!("Invalid request envelope: {error}"))
+    Operation::read(kind, &head.corr_id, data)
 }
 
 /// Even the answer to a body that is no request repeats the kind and correlation id, if there are any.
@@ -81,7 +88,7 @@ fn unreadable(body: &[u8], error: &serde_json::Error) -> Request<'static> {
     Request {
         kind: text(&value["kind"], "unknown"),
         corr_id: text(&value["head"]["corrId"], "0"),
-        operation: Err(bad_envelope(error)),
+        operation: Err(Reply::refuse(400, &format!("Invalid request envelope: {error}"))),
     }
 }
 
@@ -152,6 +159,14 @@ mod tests {
         assert!(refusal("task.fulfill", &data).unwrap().ends_with("struct TaskFulfillActionData"));
         let beat = json!({"pid": "p", "tasks": [1]}).to_string();
         assert!(refusal("task.heartbeat", &beat).unwrap().ends_with("struct TaskHeartbeatTask"));
+    }
+
+    #[test]
+    fn an_error_inside_of_data_is_placed_where_the_official_server_finds_it() {
+        let body = b"{\"kind\":\"promise.get\",\"data\":{\"id\xa1\":1 x}}";
+        let mut value = Value::Null;
+        let refusal = read(body, &mut value).operation.unwrap_err();
+        assert!(refusal.data.get().contains("invalid unicode code point at line 1"), "{refusal:?}");
     }
 
     #[test]

@@ -26,7 +26,7 @@ use resonate_otel::{Telemetry, Traced};
 pub use self::stream::{ConnectionId, Listener, MessageStream};
 pub(crate) use self::{adapter::SdkNetwork, leases::Leases, runs::Runs};
 use self::{http::Http, repeat::Repeat};
-use crate::config::Config;
+use crate::{config::Config, error::Error};
 
 /// The layers of a process that runs functions.
 pub(crate) struct Stack {
@@ -37,34 +37,40 @@ pub(crate) struct Stack {
 }
 
 /// The layers of one process of `group` that runs `functions`. The message stream is not open yet.
+///
+/// # Errors
+/// See [`client`].
 pub(crate) fn stack(
     config: &Config,
     group: &str,
     instance: &str,
     functions: Vec<&'static str>,
     telemetry: &Telemetry,
-) -> Stack {
+) -> Result<Stack, Error> {
     let id = ConnectionId::Instance(instance.to_owned());
-    let (traced, stream) = client(config, group, id, telemetry);
+    let (traced, stream) = client(config, group, id, telemetry)?;
     let next = Arc::new(traced.clone());
     let runs = Arc::new(Runs::new(next, config, group, instance, functions));
     let stream = Arc::new(stream);
     let network =
         Arc::new(SdkNetwork::new(runs.clone(), traced.clone(), stream.clone(), group, instance));
-    Stack { network, runs, traced, stream }
+    Ok(Stack { network, runs, traced, stream })
 }
 
 /// The layers of a process of `group` that only creates and awaits promises, and its message
 /// stream, which is not open yet.
+///
+/// # Errors
+/// The server's address needs TLS, and this machine has no usable CA certificates.
 pub fn client(
     config: &Config,
     group: &str,
     id: ConnectionId,
     telemetry: &Telemetry,
-) -> (Traced, MessageStream) {
-    let http = Http::new(config);
+) -> Result<(Traced, MessageStream), Error> {
+    let http = Http::new(config)?;
     let stream = MessageStream::new(http.clone(), group, id);
     let server = http.server().to_owned();
     let repeat = Repeat::new(Arc::new(http), &server, config);
-    (Traced::new(Arc::new(repeat), telemetry), stream)
+    Ok((Traced::new(Arc::new(repeat), telemetry), stream))
 }

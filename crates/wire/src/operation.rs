@@ -148,7 +148,6 @@ pub struct TaskAcquire<'a> {
 
 /// `task.release`, and one task of `task.heartbeat`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(expecting = "struct TaskHeartbeatTask")]
 pub struct TaskRef<'a> {
     /// The task.
     #[serde(borrow)]

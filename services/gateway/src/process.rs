@@ -90,10 +90,13 @@ pub struct Gateway {
 
 impl Gateway {
     /// Opens the message stream. Call it within a Tokio runtime.
-    pub fn connect(settings: Settings, telemetry: &Telemetry) -> Self {
+    ///
+    /// # Errors
+    /// See [`server::client`].
+    pub fn connect(settings: Settings, telemetry: &Telemetry) -> Result<Self, Error> {
         // A new id for each connection: messages for a connection that is half dead get lost.
         let (exchange, stream) =
-            server::client(&settings.node, GROUP, ConnectionId::Fresh, telemetry);
+            server::client(&settings.node, GROUP, ConnectionId::Fresh, telemetry)?;
         let client = Client::new(Arc::new(exchange));
         let waiters = Waiters::new(client.clone());
         stream.open(waiters.clone());
@@ -105,7 +108,7 @@ impl Gateway {
             up: up.clone(),
             stopping: stopping.subscribe(),
         });
-        Self { routes, up, stream, stopping }
+        Ok(Self { routes, up, stream, stopping })
     }
 
     /// Answers every request that waits with 202. Its flow continues.
@@ -119,7 +122,7 @@ async fn serve(settings: Settings, instance: String, telemetry: &Telemetry) -> R
     let listener = cli::listen(settings.listen, "GATEWAY_LISTEN").await?;
     let address = listener.local_addr().map_err(|error| Error::Other(error.to_string()))?;
     let (drain, greeting) = (settings.node.drain, settings.greeting.clone());
-    let gateway = Gateway::connect(settings, telemetry);
+    let gateway = Gateway::connect(settings, telemetry)?;
 
     let mut stopping = gateway.stopping.subscribe();
     let server = axum::serve(listener, gateway.routes.clone());

@@ -50,7 +50,7 @@ static TESTED: LazyLock<Tested> = LazyLock::new(|| {
             namespace: flows::NAMESPACE,
             version: "test",
         };
-        let mut gateway = Gateway::connect(settings, &Telemetry::start(identity).unwrap());
+        let mut gateway = Gateway::connect(settings, &Telemetry::start(identity).unwrap()).unwrap();
         gateway.up.wait_for(|up| *up).await.unwrap();
         gateway
     });

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 use wire::{Answer, Exchange, ExchangeError, Request};
 
-use crate::config::Config;
+use crate::{config::Config, error::Error};
 
 /// The HTTP client of one process. Clones share its connections.
 #[derive(Clone)]
@@ -18,8 +18,10 @@ pub(crate) struct Http {
 }
 
 impl Http {
-    pub fn new(config: &Config) -> Self {
-        let client = reqwest::Client::builder()
+    /// # Errors
+    /// This machine has no usable CA certificates, which `https://` needs.
+    pub fn new(config: &Config) -> Result<Self, Error> {
+        let mut client = reqwest::Client::builder()
             .connect_timeout(config.connect_timeout)
             // The message stream is silent while there is no work, and the server sends no
             // keep-alive: without these a dead connection would look like an idle one.
@@ -28,15 +30,17 @@ impl Http {
             .tcp_keepalive_retries(3)
             .tcp_nodelay(true)
             .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .build()
-            .expect("a client without TLS files or proxies can be built");
-        Self {
-            client,
-            url: config.server_url.clone(),
-            server: without_credentials(&config.server_url),
-            request_timeout: config.request_timeout,
+            .redirect(reqwest::redirect::Policy::none());
+        if config.server_url.starts_with("http://") {
+            // Without TLS, the system's certificates need not be read, or be there.
+            client = client.tls_certs_only([]);
         }
+        let server = without_credentials(&config.server_url);
+        let client = client.build().map_err(|error| {
+            Error::Other(format!("cannot use TLS for {server}: {}", cause(&error)))
+        })?;
+        let (url, request_timeout) = (config.server_url.clone(), config.request_timeout);
+        Ok(Self { client, url, server, request_timeout })
     }
 
     /// The server's address, without credentials.
@@ -58,8 +62,13 @@ impl Http {
                 return Err(self.unreachable(reason));
             }
         };
+        let kind = response.headers().get("content-type").and_then(|kind| kind.to_str().ok());
+        let is_stream = kind.is_some_and(|kind| kind.starts_with("text/event-stream"));
         match response.status() {
-            status if status.is_success() => Ok(response),
+            status if status.is_success() && is_stream => Ok(response),
+            status if status.is_success() => {
+                Err(self.unreachable("it answered without a message stream".to_owned()))
+            }
             status => Err(self.unreachable(format!("it answered {status}"))),
         }
     }

@@ -7,13 +7,16 @@ use std::{
 
 use eventsource_stream::Eventsource;
 use futures_util::{Stream, StreamExt};
-use tokio::{sync::watch, task::AbortHandle};
+use tokio::{sync::watch, task::AbortHandle, time::Instant};
 use wire::{ExchangeError, Message};
 
 use super::{http::Http, repeat::backoff};
 
 /// A connection is replaced after about this long, before something on the way drops it unnoticed.
 const RENEW: Duration = Duration::from_secs(240);
+
+/// A connection that ends sooner is a failed attempt: the next one waits.
+const STABLE: Duration = Duration::from_secs(1);
 
 /// How a connection names itself to the server.
 #[derive(Debug, Clone)]
@@ -110,7 +113,8 @@ async fn read(
         if outage_logged || !connected_before {
             tracing::info!(server = http.server(), "connected to the Resonate Server");
         }
-        (delays, outage_logged, connected_before) = (backoff(), false, true);
+        (outage_logged, connected_before) = (false, true);
+        let since = Instant::now();
         listener.connected(&connection);
         up.send_replace(true);
         loop {
@@ -129,6 +133,10 @@ async fn read(
             }
         }
         up.send_replace(false);
+        if since.elapsed() >= STABLE {
+            delays = backoff();
+        }
+        tokio::time::sleep(delays.next().unwrap_or_default()).await;
     }
 }
 
@@ -154,5 +162,99 @@ async fn read_until<T, E: std::fmt::Display>(
                 return None;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::{
+        Router,
+        extract::Path,
+        http::{StatusCode, header::CONTENT_TYPE},
+        response::{IntoResponse, Response},
+        routing::get,
+    };
+    use clap::{Args, FromArgMatches};
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use tokio::{net::TcpListener, sync::mpsc};
+
+    use crate::config::Config;
+
+    const STREAM: [(axum::http::HeaderName, &str); 1] = [(CONTENT_TYPE, "text/event-stream")];
+
+    /// A stream to a server that answers `GET /poll` so, the number of the request given.
+    async fn stream(answer: fn(usize) -> Response, id: ConnectionId) -> (MessageStream, Seen) {
+        let (told, ids) = mpsc::unbounded_channel();
+        let requests = Arc::new(AtomicUsize::new(0));
+        let counted = requests.clone();
+        let poll = async move |Path((_, id)): Path<(String, String)>| {
+            // The receiver lives as long as the test.
+            let _ = told.send(id);
+            answer(counted.fetch_add(1, Ordering::Relaxed))
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let app = Router::new().route("/poll/{group}/{id}", get(poll));
+        tokio::spawn(async move { axum::serve(listener, app).await });
+        let command = Config::augment_args(clap::Command::new("test"));
+        let matches = command.get_matches_from(["test", "--server", &url]);
+        let http = Http::new(&Config::from_arg_matches(&matches).unwrap()).unwrap();
+        (MessageStream::new(http, "g", id), Seen { ids, requests })
+    }
+
+    /// What the server has seen.
+    struct Seen {
+        ids: mpsc::UnboundedReceiver<String>,
+        requests: Arc<AtomicUsize>,
+    }
+
+    struct Tell(mpsc::UnboundedSender<String>);
+
+    impl Listener for Tell {
+        fn connected(&self, _: &str) {}
+
+        fn message(&self, message: Message) {
+            let _ = self.0.send(message.into_text());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_fails_in_any_way_is_opened_again_without_spinning() {
+        let answers: [fn(usize) -> Response; 4] = [
+            |_| StatusCode::SERVICE_UNAVAILABLE.into_response(),
+            |_| (StatusCode::MOVED_PERMANENTLY, [("location", "/")]).into_response(),
+            |_| "<html></html>".into_response(),
+            |_| (STREAM, "").into_response(),
+        ];
+        for answer in answers {
+            let (stream, mut seen) = stream(answer, ConnectionId::Instance("i".to_owned())).await;
+            stream.open(Tell(mpsc::unbounded_channel().0));
+            let start = Instant::now();
+            for _ in 0..6 {
+                assert_eq!(seen.ids.recv().await.as_deref(), Some("i"));
+            }
+            // 10, 20, 40, 80 and 100 ms at least.
+            assert!(start.elapsed() >= Duration::from_millis(250), "{:?}", start.elapsed());
+            assert!(seen.requests.load(Ordering::Relaxed) < 10);
+            stream.close();
+            assert!(!*stream.up().borrow());
+        }
+    }
+
+    #[tokio::test]
+    async fn garbage_is_skipped_and_each_connection_can_have_an_id_of_its_own() {
+        let execute = r#"{"kind":"execute","head":{},"data":{"task":{"id":"x","version":1}}}"#;
+        assert_eq!(Message::execute("x", 1).into_text(), execute);
+        let answer = |_| {
+            let message = Message::execute("x", 1).into_text();
+            (STREAM, format!("data: garbage\n\ndata: {message}\n\n")).into_response()
+        };
+        let (stream, mut seen) = stream(answer, ConnectionId::Fresh).await;
+        let (tell, mut told) = mpsc::unbounded_channel();
+        stream.open(Tell(tell));
+        assert_eq!(told.recv().await.as_deref(), Some(execute));
+        let (first, second) = (seen.ids.recv().await, seen.ids.recv().await);
+        assert!(first.is_some() && first != second);
     }
 }

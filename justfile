@@ -1,0 +1,28 @@
+# Commands of everyday work: `just` lists them. Each is what CI runs, or what the README shows.
+# just is not required: the commands below can be typed by hand.
+
+set shell := ["bash", "-euo", "pipefail", "-c"]
+
+# List the recipes
+default:
+    @just --list
+
+# Formatting, lints, documentation and dependencies, as CI checks them
+check:
+    .ci/run check
+
+# All tests, with containers if ASYNC_RPC_DOCKER=1
+test *arguments:
+    cargo test --workspace {{ arguments }}
+
+# Everything that CI runs
+ci:
+    .ci/run
+
+# Start the system in containers
+up *arguments:
+    docker compose up {{ arguments }}
+
+# Measure latency, throughput, CPU, memory and recovery
+bench *arguments:
+    cargo bench {{ arguments }}

@@ -1,0 +1,98 @@
+//! The launcher as its user sees it: what it says, what it starts, and that it leaves nothing.
+
+use std::time::{Duration, Instant};
+
+use testkit::{
+    Http, Line, Log, Process, Server, Stopped, System, free_port,
+    process::{async_rpc, command_line, left, signal},
+    until,
+};
+
+#[tokio::test]
+async fn sigterm_and_sigint_end_everything() {
+    for name in ["TERM", "INT"] {
+        let system = System::start(Server::Embedded, &[]).await;
+        let http = system.http();
+        let request = tokio::spawn(async move { http.post("/await-chain?work=30s").await });
+        system.log.line("a step", |line| line.in_run("step started", "await-chain.0")).await;
+        signal(system.launcher_pid(), name);
+        // The client is told that the flow continues, which is all that the gateway knows.
+        assert_eq!(request.await.unwrap().status, 202);
+        assert_eq!(system.exited().await.code(), Some(0), "SIG{name}; {}", system.log);
+        let stopped = system.log.all(|line| line.says("stopped"));
+        assert_eq!(stopped.len(), 19, "the gateway and the services stop by themselves");
+        system.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_launcher_that_is_killed_takes_everything_with_it() {
+    const SOON: Duration = Duration::from_secs(5);
+    let system = System::start(Server::Embedded, &[]).await;
+    let log = &system.log;
+    assert_eq!(left(log).len(), 21);
+    let killed = Instant::now();
+    signal(system.launcher_pid(), "KILL");
+    until(log, "the end of all processes", async || left(log).is_empty().then_some(())).await;
+    assert!(killed.elapsed() < SOON, "{:?}", killed.elapsed());
+    system.stop().await;
+}
+
+#[tokio::test]
+async fn three_replicas_are_ready_and_known_by_their_names() {
+    let system = System::start_with(Server::Embedded, &[], &["--replicas", "3"]).await;
+    let mut expected = vec!["gateway".to_owned(), "resonate".to_owned()];
+    for group in testkit::flows::groups() {
+        expected.extend(["", "-replica", "-replica-2"].map(|suffix| format!("{group}{suffix}")));
+    }
+    expected.sort();
+    let pids = system.pids();
+    let mut names: Vec<_> = pids.keys().cloned().collect();
+    names.sort();
+    assert_eq!(names, expected);
+    for (instance, pid) in pids.iter().filter(|(instance, _)| *instance != "resonate") {
+        let line = command_line(*pid);
+        assert!(line.contains(&format!(" --instance {instance} ")), "{line}");
+        let http = Http::new(&system.address(instance));
+        for path in ["/healthz", "/readyz"] {
+            assert_eq!(http.get(path).await.status, 200, "{instance} {path}");
+        }
+    }
+    system.http().post("/await-chain").await.expect_message(3);
+    system.stop().await;
+}
+
+#[tokio::test]
+async fn a_server_that_nobody_runs_is_waited_for_aloud_until_ctrl_c() {
+    let log = Log::new();
+    let url = format!("http://127.0.0.1:{}", free_port());
+    let arguments = ["--port", "0", "--replicas", "1", "--server", &url];
+    let mut launcher = Process::start(&mut async_rpc(&arguments, &[]), &log);
+    let progress = format!("(Resonate Server: {url})");
+    let line = log.line("a line of progress", |line| line.text.ends_with(&progress)).await.text;
+    assert!(
+        line.starts_with("0 of 10 processes are ready; waiting for gateway, service-a, "),
+        "{line}"
+    );
+    let waiting = |line: &Line| line.text.contains("waiting for the Resonate Server");
+    log.lines("each process to say that it waits", 10, waiting).await;
+    launcher.signal("INT");
+    assert_eq!(launcher.exited().await.code(), Some(0), "{log}");
+    assert_eq!(log.all(waiting).len(), 10, "each process says it once");
+    Stopped::check(&log);
+}
+
+#[tokio::test]
+async fn a_process_without_a_server_is_alive_but_not_ready() {
+    let log = Log::new();
+    let address = format!("127.0.0.1:{}", free_port());
+    let url = format!("http://127.0.0.1:{}", free_port());
+    let arguments = ["service-b", "--server", &url, "--health-listen", &address];
+    let mut process = Process::start(&mut async_rpc(&arguments, &[]), &log);
+    let waiting = |line: &Line| line.text.contains("waiting for the Resonate Server");
+    log.line("the process to say that it waits", waiting).await;
+    let http = Http::new(&address);
+    assert_eq!((http.get("/healthz").await.status, http.get("/readyz").await.status), (200, 503));
+    assert_eq!(process.stop().await.code(), Some(0));
+    Stopped::check(&log);
+}

@@ -1,0 +1,23 @@
+//! The system as its user sees it: flows through the gateway, crashes and drains, outages of the
+//! Resonate Server, the launcher, and promises that cannot be run.
+//!
+//! Each test runs on the embedded server and, where `RESONATE_SERVER_BIN` names its executable, on
+//! the official one. Most tests print the times that they measure:
+//!
+//! ```sh
+//! cargo test -p launcher --test system kills -- --nocapture
+//! ```
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod answers;
+mod drain;
+mod flow;
+mod groups;
+mod kills;
+mod launcher;
+mod options;
+mod outage;
+mod poison;
+mod service_p;
+mod settings;
+mod start;

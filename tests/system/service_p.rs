@@ -1,0 +1,54 @@
+//! service-p, whose functions panic. This test executable is also the process of service-p: a test
+//! starts it with [`command`].
+
+use std::process::Command;
+
+use clap::{Args, FromArgMatches};
+use node::{
+    cli::{self, ServiceSettings},
+    prelude::*,
+    settings::{self, Parsed},
+};
+use testkit::process;
+
+/// The command that starts a process of service-p.
+pub fn command(server_url: &str) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["service_p::process", "--exact", "--ignored", "--nocapture"]);
+    let settings = [
+        ("NODE_SERVER_URL", server_url),
+        ("NODE_HEALTH_LISTEN", "127.0.0.1:0"),
+        ("NODE_LEASE", "1s"),
+    ];
+    process::set(&mut command, &settings);
+    command
+}
+
+#[resonate_sdk::function]
+async fn greets(whom: String) -> Result<String> {
+    Ok(format!("hello {whom}"))
+}
+
+#[resonate_sdk::function]
+async fn panics(why: String) -> Result<i64> {
+    panic!("{why}")
+}
+
+#[resonate_sdk::function]
+async fn panics_after_a_step(ctx: &Context, why: String) -> Result<i64> {
+    let done = step(ctx, "a step".to_owned(), async |_| Ok("after a step".to_owned())).await?;
+    panic!("{done}, {why}")
+}
+
+#[test]
+#[ignore = "not a test: the process of service-p, which a test starts"]
+fn process() {
+    // Its command line is that of a test: all settings come from the environment.
+    let command = ServiceSettings::augment_args(clap::Command::new("service-p"));
+    let Parsed { matches, unknown } =
+        settings::parse(command, &["NODE"], ["service-p".into()]).unwrap();
+    let settings = ServiceSettings::from_arg_matches(&matches).unwrap();
+    let service = Service::new("service-p").function(greets).function(panics);
+    let service = service.function(panics_after_a_step);
+    cli::run(service, settings, &unknown).unwrap();
+}

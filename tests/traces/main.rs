@@ -1,0 +1,28 @@
+//! One flow is one trace: what a collector receives from the whole system.
+//!
+//! The collector runs in the test. Most tests compare a trace, rendered as indented text, with a
+//! snapshot. At the end of each system, everything that arrived is checked against the rules that
+//! hold for all traces (`invariants.rs`). `jaeger.rs` reads traces back from a real Jaeger, if there
+//! is one.
+//!
+//! ```sh
+//! cargo test -p launcher --test traces
+//! ASYNC_RPC_KILLS=50 cargo test -p launcher --test traces random_kills   # default: 10
+//! ASYNC_RPC_SEED=…   # repeats a run of random_kills: it prints its seed
+//! ```
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[macro_use]
+mod observed;
+
+mod contexts;
+mod crashes;
+mod flows;
+mod invariants;
+mod jaeger;
+mod outages;
+mod random_kills;
+mod rest;
+mod restart;
+mod settlers;
+mod tree;
