@@ -48,10 +48,10 @@ pub struct Options {
     #[arg(long, overrides_with = "jaeger")]
     no_jaeger: bool,
     /// Port of Jaeger's page; 0 takes a free one
-    #[arg(long, value_name = "PORT", default_value_t = 16686)]
+    #[arg(long, value_name = "PORT", default_value = "16686", value_parser = ports::port)]
     jaeger_port: u16,
     /// Port where Jaeger receives spans by OTLP over HTTP; 0 takes a free one
-    #[arg(long, value_name = "PORT", default_value_t = 4318)]
+    #[arg(long, value_name = "PORT", default_value = "4318", value_parser = ports::port)]
     otlp_port: u16,
 }
 

@@ -1,5 +1,7 @@
 //! Starts the whole system: the launcher's options, and what it starts in which order.
 
+use std::convert::Infallible;
+
 use clap::{Args, FromArgMatches};
 use node::{
     cli::{self, ServiceSettings},
@@ -27,18 +29,18 @@ const SERVER: &str = "resonate";
 #[derive(Args)]
 #[group(skip)]
 pub struct Options {
-    /// Processes of each service
-    #[arg(long, value_name = "NUMBER", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=50))]
-    replicas: u16,
+    /// Processes of each service. 1 to 50
+    #[arg(long, value_name = "NUMBER", default_value = "2", value_parser = settings::integer(1, 50))]
+    replicas: usize,
     /// Use the Resonate Server at this address instead of the embedded one
     #[arg(long, value_name = "URL", value_parser = settings::url)]
     server: Option<String>,
     /// Port of the gateway; 0 takes a free one [default: that of GATEWAY_LISTEN, 5000]
-    #[arg(long)]
+    #[arg(long, value_parser = ports::port)]
     port: Option<u16>,
     /// Port of the embedded Resonate server; 0 takes a free one [default: that of
     /// EMBEDDED_SERVER_LISTEN, 8001]
-    #[arg(long, value_name = "PORT")]
+    #[arg(long, value_name = "PORT", value_parser = ports::port)]
     server_port: Option<u16>,
     #[command(flatten)]
     jaeger: jaeger::Options,
@@ -96,7 +98,7 @@ pub fn run(options: Options, unknown: &[String]) -> Result<(), Error> {
         let mut system = System::new(gateway.node.drain);
         let plan = Plan { options, gateway, server, traces };
         let result = tokio::select! {
-            result = plan.start(&mut system) => result,
+            result = plan.start(&mut system) => result.map(|never| match never {}),
             () = stop.requested() => Ok(()),
         };
         system.stop().await;
@@ -114,8 +116,8 @@ struct Plan {
 
 impl Plan {
     /// Starts the server, then Jaeger, the gateway and the services. Then it reports what happens
-    /// to them, and ends only with an error.
-    async fn start(self, system: &mut System) -> Result<(), Error> {
+    /// to them, and does not return unless one of them fails to start.
+    async fn start(self, system: &mut System) -> Result<Infallible, Error> {
         let (server, kind) = match &self.options.server {
             Some(url) => (url.clone(), "external"),
             None => {
@@ -127,7 +129,7 @@ impl Plan {
                     &[SERVER_COMMAND, "--listen", &listen],
                 ))?;
                 system.all_ready(&listen).await?;
-                let address = system.address(SERVER).map_or(self.server.listen, ports::reachable);
+                let address = system.address(SERVER).unwrap_or(self.server.listen);
                 (format!("http://{address}"), "embedded: state is in memory and lost on exit")
             }
         };
@@ -149,7 +151,7 @@ impl Plan {
         }
         system.all_ready(&server).await?;
         report::print_summary(&system.rows(), &server, kind, &self.traces);
-        system.report_exits().await
+        Ok(system.report_exits().await)
     }
 
     /// A process of this executable.
@@ -166,7 +168,7 @@ impl Plan {
 }
 
 /// `service-b`, `service-b-replica`, `service-b-replica-2`, …
-fn instance(group: &str, n: u16) -> String {
+fn instance(group: &str, n: usize) -> String {
     match n {
         0 => group.to_owned(),
         1 => format!("{group}-replica"),

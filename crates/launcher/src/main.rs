@@ -22,7 +22,10 @@ mod supervise;
 
 use std::{ffi::OsString, process::ExitCode};
 
-use clap::{Args, CommandFactory, FromArgMatches, Parser};
+use clap::{
+    Args, CommandFactory, FromArgMatches, Parser,
+    builder::{Resettable, StyledStr},
+};
 use node::{
     cli,
     error::{self, Error},
@@ -31,11 +34,14 @@ use node::{
 
 /// Runs the Async RPC example: the whole system on this machine, or a single process of it
 #[derive(Parser)]
-#[command(name = "async-rpc", version, after_help = cli::OTEL, args_conflicts_with_subcommands = true)]
+#[command(name = "async-rpc", version, args_conflicts_with_subcommands = true)]
 struct Arguments {
     #[command(flatten)]
     launch: launch::Options,
 }
+
+const AFTER_HELP: &str = "Every process also reads the variables that its own help lists, for \
+    example `async-rpc gateway --help`.";
 
 /// Whose unknown variables are reported.
 const PREFIXES: [&str; 3] = ["NODE", "GATEWAY", "EMBEDDED_SERVER"];
@@ -61,16 +67,31 @@ fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<(), Error> {
 
 /// The command line.
 fn command() -> clap::Command {
-    let named = clap::Command::new;
-    let gateway = gateway::Settings::augment_args(named(gateway::GROUP)).about("The HTTP gateway");
-    let server = embedded_server::Settings::augment_args(named(launch::SERVER_COMMAND))
-        .about("The embedded Resonate server: in memory, for development and tests");
+    let gateway = process(gateway::GROUP, "The HTTP gateway", gateway::Settings::augment_args);
+    let server = process(
+        launch::SERVER_COMMAND,
+        "The embedded Resonate server: in memory, for development and tests",
+        embedded_server::Settings::augment_args,
+    );
     let services = services::all().into_iter().map(|service| {
         let (group, functions) = (service.group(), service.functions().join(", "));
         let about = format!("One process of {group}, which runs {functions}");
-        launch::service_settings(named(group)).about(about)
+        process(group, about, launch::service_settings).after_help(cli::OTEL)
     });
-    Arguments::command().subcommands([gateway, server]).subcommands(services)
+    Arguments::command()
+        .after_help(AFTER_HELP)
+        .subcommands([gateway.after_help(cli::OTEL), server])
+        .subcommands(services)
+}
+
+/// The command of one process, with these settings.
+fn process(
+    name: &'static str,
+    about: impl Into<StyledStr>,
+    settings: impl FnOnce(clap::Command) -> clap::Command,
+) -> clap::Command {
+    // The settings bring the text of their Rust type along, which is not about the process.
+    settings(clap::Command::new(name)).about(about.into()).long_about(Resettable::Reset)
 }
 
 fn read<T: FromArgMatches>(matches: &clap::ArgMatches) -> Result<T, Error> {

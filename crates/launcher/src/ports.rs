@@ -1,6 +1,6 @@
-//! Checks ports before anything starts, so that a taken one is one line and exit code 64.
+//! Ports. They are checked before anything starts: a taken one is one line and exit code 64.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 
 use node::error::Error;
 
@@ -13,15 +13,15 @@ pub fn listen(address: SocketAddr, option: &'static str) -> Result<TcpListener, 
     TcpListener::bind(address).map_err(|source| Error::Listen { address, source, variable: option })
 }
 
+/// Reads a port.
+///
+/// # Errors
+/// What is expected.
+pub fn port(text: &str) -> Result<u16, String> {
+    text.parse().map_err(|_| "expected a port from 0 to 65535".to_owned())
+}
+
 /// A port of this machine's loopback interface.
 pub fn loopback(port: u16) -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, port))
-}
-
-/// Where to reach a process that listens on `address`, which may stand for all addresses.
-pub fn reachable(address: SocketAddr) -> SocketAddr {
-    match address.ip().is_unspecified() {
-        true => SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), address.port()),
-        false => address,
-    }
 }

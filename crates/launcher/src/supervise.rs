@@ -1,7 +1,7 @@
 //! What becomes of the processes: waits until they are ready, reports those that exit, and stops
 //! them in order.
 
-use std::{net::SocketAddr, process::ExitStatus, time::Duration};
+use std::{convert::Infallible, net::SocketAddr, process::ExitStatus, time::Duration};
 
 use node::error::{EXIT_SETTING, Error};
 use tokio::{
@@ -24,6 +24,9 @@ const GRACE: Duration = Duration::from_secs(4);
 /// How long another program may take to listen before it is killed.
 const START: Duration = Duration::from_secs(60);
 
+/// How many events may wait to be handled; then the tasks that watch processes wait.
+const EVENTS: usize = 64;
+
 /// The order of stopping: each can still finish its work with those that come later, and Jaeger
 /// has everybody's spans before it stops.
 const STOP_ORDER: [Role; 4] = [Role::Gateway, Role::Service, Role::Server, Role::Jaeger];
@@ -32,8 +35,8 @@ const STOP_ORDER: [Role; 4] = [Role::Gateway, Role::Service, Role::Server, Role:
 pub struct System {
     drain: Duration,
     processes: Vec<Supervised>,
-    events: mpsc::UnboundedReceiver<Event>,
-    tell: mpsc::UnboundedSender<Event>,
+    events: mpsc::Receiver<Event>,
+    tell: mpsc::Sender<Event>,
 }
 
 /// What happens to a process: its place in the list, and what.
@@ -56,7 +59,7 @@ struct Supervised {
 impl System {
     /// No process yet. `drain`: how long each may take to finish its work when it is stopped.
     pub fn new(drain: Duration) -> Self {
-        let (tell, events) = mpsc::unbounded_channel();
+        let (tell, events) = mpsc::channel(EVENTS);
         Self { drain, processes: Vec::new(), events, tell }
     }
 
@@ -126,7 +129,7 @@ impl System {
     }
 
     /// Prints a line for each process that exits: what that means, and how to restart it.
-    pub async fn report_exits(&mut self) -> Result<(), Error> {
+    pub async fn report_exits(&mut self) -> Infallible {
         loop {
             let Some(Event::Exited(place, status)) = self.events.recv().await else { continue };
             self.processes[place].exited = true;
@@ -164,29 +167,27 @@ async fn supervise(
     place: usize,
     mut stop: watch::Receiver<bool>,
     patience: Duration,
-    tell: mpsc::UnboundedSender<Event>,
+    tell: mpsc::Sender<Event>,
 ) {
+    // Sending fails only if nobody handles events any more: then the launcher is exiting.
     let life = async {
         let ready = match process.spec.program {
             Program::Own => Ok(process.ready().await),
             Program::Other { .. } => timeout(START, process.ready()).await,
         };
         match ready {
-            // Sending fails only while the launcher itself exits.
-            Ok(Ok(address)) => drop(tell.send(Event::Ready(place, address))),
+            Ok(Ok(address)) => drop(tell.send(Event::Ready(place, address)).await),
             Ok(Err(_)) => {}
             Err(_) => {
                 report::print_silent(&process.spec.instance, process.pid, START);
                 process.kill().await;
             }
         }
-        process.exited().await
+        let status = process.exited().await;
+        drop(tell.send(Event::Exited(place, status)).await);
     };
     tokio::select! {
-        status = life => {
-            let _ = tell.send(Event::Exited(place, status));
-            return;
-        }
+        () = life => return,
         _ = stop.wait_for(|stop| *stop) => {}
     }
     process.stop();

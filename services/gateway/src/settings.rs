@@ -19,7 +19,7 @@ pub struct Settings {
         value_parser = settings::address
     )]
     pub listen: SocketAddr,
-    /// How long a request waits for the result of its flow before it is answered with 202: 1ms to 1h
+    /// How long a request waits for the result of its flow before it is answered with 202. 1ms to 1h
     #[arg(
         long = "await",
         env = "GATEWAY_AWAIT",
@@ -28,7 +28,7 @@ pub struct Settings {
         value_parser = settings::duration(MS, HOUR)
     )]
     pub wait: Duration,
-    /// How long a flow may take before it times out: 100ms to 8760h
+    /// How long a flow may take before it times out. 100ms to 8760h
     #[arg(
         long,
         env = "GATEWAY_FLOW_TIMEOUT",
@@ -43,7 +43,7 @@ pub struct Settings {
     /// Text to print when the gateway is ready, such as a first command to try
     #[arg(long, env = "GATEWAY_GREETING", value_name = "TEXT")]
     pub greeting: Option<String>,
-    /// TOML file with the settings above, named without GATEWAY_ and in lower case
+    /// TOML file with settings; its keys are the variables without GATEWAY_, in lower case
     #[arg(long, env = "GATEWAY_CONFIG_FILE", value_name = "PATH")]
     pub gateway_config_file: Option<String>,
     /// The settings of every process.
