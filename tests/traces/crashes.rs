@@ -40,7 +40,7 @@ async fn a_holder_that_is_killed_leaves_a_whole_trace(server: Server) -> Stopped
       service-a: rpc bar [producer] promise=crash.0 group=service-b
         service-b: lease on service-b [internal] promise=crash.0 group=service-b
         service-b-replica: lease on service-b-replica [internal] promise=crash.0 group=service-b
-        service-b-replica: lease of service-b expired [internal] promise=crash.0 group=service-b lease=service-b ERROR no heartbeat came for as long as the lease lasts
+        service-b-replica: lease of service-b expired [internal] promise=crash.0 group=service-b lease=service-b ERROR no heartbeat for the length of the lease
         service-b: work 1/6 [internal] promise=crash.0.0 state=resolved
         service-b: work 2/6 [internal] promise=crash.0.1 state=resolved
         service-b: work 3/6 [internal] promise=crash.0.2 state=resolved
@@ -64,7 +64,7 @@ async fn a_holder_that_is_killed_leaves_a_whole_trace(server: Server) -> Stopped
           service-b-replica: bar on service-b-replica [internal] promise=crash.0 group=service-b outcome=suspended takeover
           service-b: lease on service-b [internal] promise=crash.0 group=service-b
           service-b-replica: lease on service-b-replica [internal] promise=crash.0 group=service-b
-          service-b-replica: lease of service-b expired [internal] promise=crash.0 group=service-b lease=service-b ERROR no heartbeat came for as long as the lease lasts
+          service-b-replica: lease of service-b expired [internal] promise=crash.0 group=service-b lease=service-b ERROR no heartbeat for the length of the lease
           service-b: work 1/6 [internal] promise=crash.0.0 state=resolved
           service-b: work 2/6 [internal] promise=crash.0.1 state=resolved
           service-b: work 3/6 [internal] promise=crash.0.2 state=resolved

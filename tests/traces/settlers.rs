@@ -12,7 +12,7 @@ use axum::{
     Router,
     body::{Body, Bytes},
     extract::Path,
-    http::StatusCode,
+    http::{StatusCode, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
@@ -81,7 +81,14 @@ impl Proxy {
 
 fn forwarded(answer: reqwest::Result<reqwest::Response>) -> Response {
     match answer {
-        Ok(answer) => (answer.status(), Body::from_stream(answer.bytes_stream())).into_response(),
+        Ok(answer) => {
+            let kind = answer.headers().get(CONTENT_TYPE).cloned();
+            let mut response = Response::new(Body::empty());
+            *response.status_mut() = answer.status();
+            response.headers_mut().extend(kind.map(|kind| (CONTENT_TYPE, kind)));
+            *response.body_mut() = Body::from_stream(answer.bytes_stream());
+            response
+        }
         Err(error) => (StatusCode::BAD_GATEWAY, error.to_string()).into_response(),
     }
 }

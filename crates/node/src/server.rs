@@ -52,8 +52,7 @@ pub(crate) fn stack(
     let next = Arc::new(traced.clone());
     let runs = Arc::new(Runs::new(next, config, group, instance, functions));
     let stream = Arc::new(stream);
-    let network =
-        Arc::new(SdkNetwork::new(runs.clone(), traced.clone(), stream.clone(), group, instance));
+    let network = Arc::new(SdkNetwork::new(runs.clone(), stream.clone(), group, instance));
     Ok(Stack { network, runs, traced, stream })
 }
 
@@ -69,8 +68,8 @@ pub fn client(
     telemetry: &Telemetry,
 ) -> Result<(Traced, MessageStream), Error> {
     let http = Http::new(config)?;
-    let stream = MessageStream::new(http.clone(), group, id);
-    let server = http.server().to_owned();
-    let repeat = Repeat::new(Arc::new(http), &server, config);
-    Ok((Traced::new(Arc::new(repeat), telemetry), stream))
+    let repeat = Repeat::new(Arc::new(http.clone()), http.server(), config);
+    let traced = Traced::new(Arc::new(repeat), telemetry);
+    let stream = MessageStream::new(http, traced.clone(), group, id);
+    Ok((traced, stream))
 }

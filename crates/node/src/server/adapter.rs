@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use resonate_otel::{Traced, send_text};
+use resonate_otel::send_text;
 use resonate_sdk::{error::Result, prelude::Network};
 use wire::{Address, Message};
 
@@ -13,7 +13,6 @@ type Callback = Box<dyn Fn(String) + Send + Sync>;
 /// The network that the SDK of a service uses.
 pub(crate) struct SdkNetwork {
     runs: Arc<Runs>,
-    traced: Traced,
     stream: Arc<MessageStream>,
     group: String,
     instance: String,
@@ -23,16 +22,9 @@ pub(crate) struct SdkNetwork {
 }
 
 impl SdkNetwork {
-    pub fn new(
-        runs: Arc<Runs>,
-        traced: Traced,
-        stream: Arc<MessageStream>,
-        group: &str,
-        instance: &str,
-    ) -> Self {
+    pub fn new(runs: Arc<Runs>, stream: Arc<MessageStream>, group: &str, instance: &str) -> Self {
         Self {
             runs,
-            traced,
             stream,
             group: group.to_owned(),
             instance: instance.to_owned(),
@@ -44,11 +36,7 @@ impl SdkNetwork {
 
     /// Opens the message stream: from now on the SDK gets messages.
     pub fn open(&self) {
-        self.stream.open(Inbox {
-            runs: self.runs.clone(),
-            traced: self.traced.clone(),
-            callback: self.callback.clone(),
-        });
+        self.stream.open(Inbox { runs: self.runs.clone(), callback: self.callback.clone() });
     }
 }
 
@@ -97,7 +85,6 @@ impl Network for SdkNetwork {
 /// Where the messages of a service go.
 struct Inbox {
     runs: Arc<Runs>,
-    traced: Traced,
     callback: Arc<OnceLock<Callback>>,
 }
 
@@ -110,7 +97,6 @@ impl Listener for Inbox {
     }
 
     fn message(&self, message: Message) {
-        self.traced.observe(&message);
         if let Some(callback) = self.callback.get() {
             callback(message.into_text());
         }

@@ -7,6 +7,7 @@ use std::{
 
 use eventsource_stream::Eventsource;
 use futures_util::{Stream, StreamExt};
+use resonate_otel::Traced;
 use tokio::{sync::watch, task::AbortHandle, time::Instant};
 use wire::{ExchangeError, Message};
 
@@ -45,9 +46,27 @@ pub trait Listener: Send + Sync + 'static {
     fn message(&self, message: Message);
 }
 
+/// The layer that traces, between the stream and its listener.
+struct Traces<L> {
+    traced: Traced,
+    listener: L,
+}
+
+impl<L: Listener> Listener for Traces<L> {
+    fn connected(&self, connection: &str) {
+        self.listener.connected(connection);
+    }
+
+    fn message(&self, message: Message) {
+        self.traced.observe(&message);
+        self.listener.message(message);
+    }
+}
+
 /// The message stream of one process.
 pub struct MessageStream {
     http: Http,
+    traced: Traced,
     group: String,
     id: ConnectionId,
     up: Arc<watch::Sender<bool>>,
@@ -55,9 +74,10 @@ pub struct MessageStream {
 }
 
 impl MessageStream {
-    pub(crate) fn new(http: Http, group: &str, id: ConnectionId) -> Self {
+    /// Each message passes through the layer that traces.
+    pub(crate) fn new(http: Http, traced: Traced, group: &str, id: ConnectionId) -> Self {
         let up = Arc::new(watch::Sender::new(false));
-        Self { http, group: group.to_owned(), id, up, reader: Mutex::default() }
+        Self { http, traced, group: group.to_owned(), id, up, reader: Mutex::default() }
     }
 
     /// Whether there is a connection, now and whenever that changes.
@@ -68,6 +88,7 @@ impl MessageStream {
     /// Opens the stream, and opens it again whenever it ends, until [`Self::close`].
     pub fn open(&self, listener: impl Listener) {
         let (http, group, id) = (self.http.clone(), self.group.clone(), self.id.clone());
+        let listener = Traces { traced: self.traced.clone(), listener };
         let reader = tokio::spawn(read(http, group, id, self.up.clone(), listener));
         *self.reader.lock().expect("no holder of this lock panics") = Some(reader.abort_handle());
     }
@@ -176,6 +197,7 @@ mod tests {
         routing::get,
     };
     use clap::{Args, FromArgMatches};
+    use resonate_otel::{Identity, Telemetry};
     use std::sync::atomic::{AtomicUsize, Ordering};
     use tokio::{net::TcpListener, sync::mpsc};
 
@@ -199,8 +221,15 @@ mod tests {
         tokio::spawn(async move { axum::serve(listener, app).await });
         let command = Config::augment_args(clap::Command::new("test"));
         let matches = command.get_matches_from(["test", "--server", &url]);
-        let http = Http::new(&Config::from_arg_matches(&matches).unwrap()).unwrap();
-        (MessageStream::new(http, "g", id), Seen { ids, requests })
+        let config = Config::from_arg_matches(&matches).unwrap();
+        let identity = Identity {
+            name: "g".to_owned(),
+            instance: "i".to_owned(),
+            namespace: "",
+            version: "0",
+        };
+        let telemetry = Telemetry::start(identity).unwrap();
+        (crate::server::client(&config, "g", id, &telemetry).unwrap().1, Seen { ids, requests })
     }
 
     /// What the server has seen.
