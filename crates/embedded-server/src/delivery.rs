@@ -2,12 +2,11 @@
 
 use std::collections::HashMap;
 
-use axum::body::Bytes;
+use axum::response::sse::Event;
 use tokio::sync::mpsc;
+use wire::{Address, address::Cast};
 
-use crate::address::{Address, Cast};
-
-/// The open poll streams by group.
+/// The open message streams by group.
 pub(crate) struct Connections {
     groups: HashMap<String, Vec<Connection>>,
     open: usize,
@@ -19,17 +18,17 @@ pub(crate) struct Connections {
 struct Connection {
     key: u64,
     id: String,
-    sender: mpsc::Sender<Bytes>,
+    sender: mpsc::Sender<Event>,
 }
 
 impl Connections {
-    /// At most `most` connections, each with room for `queue` messages its client has not read.
+    /// At most `most` connections, each with room for `queue` messages that its client has not read.
     pub(crate) fn new(most: usize, queue: usize) -> Self {
         Self { groups: HashMap::new(), open: 0, most, queue: queue.max(1), next_key: 0 }
     }
 
     /// Adds a connection; `None` if there are too many.
-    pub(crate) fn add(&mut self, group: &str, id: &str) -> Option<(u64, mpsc::Receiver<Bytes>)> {
+    pub(crate) fn add(&mut self, group: &str, id: &str) -> Option<(u64, mpsc::Receiver<Event>)> {
         if self.open >= self.most {
             return None;
         }
@@ -60,11 +59,11 @@ impl Connections {
         self.open = 0;
     }
 
-    /// Queues an event for a connection that `address` allows, and says which; `None` if there is
-    /// none that can take it.
-    pub(crate) fn send(&self, address: &Address, event: &Bytes) -> Option<u64> {
+    /// Queues an event for a connection that `address` allows, and returns its key. `None`: there is
+    /// no connection with room for it.
+    pub(crate) fn send(&self, address: &Address, event: &Event) -> Option<u64> {
         let connections = self.groups.get(&address.group)?;
-        // The first one with the id, as the official server does.
+        // The official server, too, takes the first one with the id.
         let named = address.id.as_ref().and_then(|id| connections.iter().find(|one| one.id == *id));
         if let Some(key) = named.and_then(|connection| connection.take(event)) {
             return Some(key);
@@ -81,7 +80,7 @@ impl Connections {
 }
 
 impl Connection {
-    fn take(&self, event: &Bytes) -> Option<u64> {
+    fn take(&self, event: &Event) -> Option<u64> {
         self.sender.try_send(event.clone()).ok().map(|()| self.key)
     }
 }
@@ -91,13 +90,13 @@ mod tests {
     use super::*;
 
     fn address(text: &str) -> Address {
-        Address::parse(text).unwrap()
+        text.parse().unwrap()
     }
 
     #[test]
     fn the_preferred_connection_is_taken_and_any_other_if_it_cannot() {
         let mut connections = Connections::new(10, 1);
-        let event = Bytes::from_static(b"event");
+        let event = Event::default().data("event");
         let (first, _first_rx) = connections.add("g", "first").unwrap();
         let (second, second_rx) = connections.add("g", "second").unwrap();
         let preferred = address("poll://any@g/second");
@@ -110,7 +109,7 @@ mod tests {
     #[test]
     fn unicast_goes_to_its_connection_or_to_none() {
         let mut connections = Connections::new(10, 8);
-        let event = Bytes::from_static(b"event");
+        let event = Event::default().data("event");
         let (_, _other) = connections.add("g", "other").unwrap();
         assert_eq!(connections.send(&address("poll://uni@g/me"), &event), None);
         assert_eq!(connections.send(&address("poll://uni@g"), &event), None);

@@ -1,20 +1,17 @@
-//! The HTTP routes: `POST /`, `GET /poll/{group}/{id}`, `GET /health` and `GET /ready`.
+//! The routes: `POST /`, `GET /poll/{group}/{id}`, `GET /health` and `GET /ready`.
 
-use std::convert::Infallible;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
-use axum::Router;
-use axum::body::{Body, Bytes};
-use axum::extract::{DefaultBodyLimit, Path, State};
-use axum::http::StatusCode;
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
-use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
-use futures_util::Stream;
+use axum::{
+    Router,
+    body::Bytes,
+    extract::{DefaultBodyLimit, Path, State},
+    http::{StatusCode, header::CONTENT_TYPE},
+    response::{IntoResponse, Response, Sse},
+    routing::{get, post},
+};
 
-use crate::server::{Events, Server};
+use crate::server::Server;
 
 pub(crate) fn routes(server: Arc<Server>, max_body: usize) -> Router {
     Router::new()
@@ -36,18 +33,9 @@ async fn poll(
     State(server): State<Arc<Server>>,
     Path((group, id)): Path<(String, String)>,
 ) -> Response {
-    let Some(events) = server.connect(group, &id) else {
-        let reason = "Poll registration at capacity";
-        return (StatusCode::SERVICE_UNAVAILABLE, reason).into_response();
-    };
-    let headers = [(CONTENT_TYPE, "text/event-stream"), (CACHE_CONTROL, "no-cache")];
-    (headers, Body::from_stream(events)).into_response()
-}
-
-impl Stream for Events {
-    type Item = Result<Bytes, Infallible>;
-
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.receiver.poll_recv(context).map(|event| event.map(Ok))
+    match server.connect(group, &id) {
+        // Like the official server, it sends no keep-alive.
+        Some(events) => Sse::new(events).into_response(),
+        None => (StatusCode::SERVICE_UNAVAILABLE, "Poll registration at capacity").into_response(),
     }
 }

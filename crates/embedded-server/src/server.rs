@@ -1,44 +1,59 @@
-//! The state machine and the connections under one lock, with a clock.
+//! State, connections and clock behind one lock.
 //!
-//! One lock is enough: what is done under it is a few map look-ups, while parsing and writing JSON
-//! envelopes, the larger part of a request, is done outside.
+//! Under the lock an operation does a few map look-ups and writes its answer's data. The larger part
+//! of a request, reading it and writing the envelope, happens outside.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll},
+    time::Duration,
+};
 
-use axum::body::Bytes;
+use axum::response::sse::Event;
+use futures_util::Stream;
+use serde::Serialize;
+use serde_json::Value;
 use tokio::sync::{Notify, mpsc};
+use wire::{
+    envelope::{self, AnswerHead},
+    operation::TaskRef,
+    outcome::{OnePromise, OneTask},
+};
 
-use crate::Config;
-use crate::core::{Core, Message, Settings};
-use crate::delivery::Connections;
-use crate::protocol::{self, push_string};
-
-/// Timers are looked at this often even if none is due: the system clock may be set.
-const LONGEST_SLEEP: i64 = 1_000;
+use crate::{
+    clock::{Clock, millis},
+    config::Config,
+    core::{Core, Limits, Message},
+    delivery::Connections,
+    json::EMPTY,
+    request,
+};
 
 pub(crate) struct Server {
     inner: Mutex<Inner>,
-    /// Woken when a timer is armed that is due before the one waited for.
+    /// Notified when a timer is armed that is due before the one that is waited for.
     earlier: Notify,
-    /// JSON text of the address that `execute` messages carry.
+    clock: Clock,
+    /// This server's URL, as messages name it.
     url: String,
 }
 
 struct Inner {
     core: Core,
     connections: Connections,
-    /// The latest time seen: time does not go back when the system clock does.
-    now: i64,
-    /// The time that [`Server::run_timers`] waits for.
+    /// The time that [`Server::run_timers`] waits for, in Unix milliseconds.
     awaited: i64,
     closed: bool,
 }
 
-/// A connection's end of its queue. Dropped with the response it feeds, that is, when the client is
-/// gone; that is how the server learns of it.
+/// The messages for one connection.
+///
+/// It is dropped with the response that it belongs to. That happens when the client is gone, and it
+/// is how the server learns of that.
 pub(crate) struct Events {
-    pub(crate) receiver: mpsc::Receiver<Bytes>,
+    receiver: mpsc::Receiver<Event>,
     server: Arc<Server>,
     group: String,
     key: u64,
@@ -46,44 +61,41 @@ pub(crate) struct Events {
 
 impl Server {
     pub(crate) fn new(config: &Config) -> Arc<Self> {
-        let settings = Settings {
+        let limits = Limits {
             retry: millis(config.retry_timeout),
             retention: millis(config.retention),
             settled_flows: config.max_settled_flows,
         };
-        let mut url = String::new();
-        push_string(&mut url, config.url.as_deref().unwrap_or_default());
         Arc::new(Self {
             inner: Mutex::new(Inner {
-                core: Core::new(settings),
+                core: Core::new(limits),
                 connections: Connections::new(config.max_connections, config.queue),
-                now: 0,
                 awaited: 0,
                 closed: false,
             }),
             earlier: Notify::new(),
-            url,
+            clock: config.clock,
+            url: config.url.clone().unwrap_or_default(),
         })
     }
 
-    /// Answers the body of a `POST /`: a status and a body.
+    /// Answers the body of a `POST /`, with a status and a body.
     pub(crate) fn handle(&self, body: &[u8]) -> (u16, String) {
-        let envelope = protocol::parse(body);
-        let reply = match envelope.request {
-            Ok(request) => {
-                let mut inner = self.lock();
-                let now = inner.now();
-                let (reply, messages) = inner.core.apply(now, request);
-                self.send(&mut inner, messages);
-                reply
-            }
-            Err(refusal) => refusal,
-        };
-        let body = protocol::respond(&envelope.kind, &envelope.corr_id, &reply);
-        (reply.status, body)
+        let mut value = Value::Null;
+        let request = request::read(body, &mut value);
+        let reply = request.operation.map(|operation| {
+            let mut inner = self.lock();
+            // Read under the lock, so that operations see it in their order.
+            let (reply, messages) = inner.core.apply(self.clock.now(), operation);
+            self.send(&mut inner, messages);
+            reply
+        });
+        let reply = reply.unwrap_or_else(|refusal| refusal);
+        let head = AnswerHead::new(request.corr_id, reply.status);
+        (reply.status, envelope::to_text(&request.kind, head, &reply.data))
     }
 
-    /// Opens a poll stream; `None` if there are too many, or the server is closing.
+    /// Opens a message stream. `None`: there are too many, or the server is stopping.
     pub(crate) fn connect(self: &Arc<Self>, group: String, id: &str) -> Option<Events> {
         let mut inner = self.lock();
         if inner.closed {
@@ -99,31 +111,31 @@ impl Server {
         let mut inner = self.lock();
         inner.connections.remove(group, key);
         if !inner.closed {
-            // Whether it was read or not: nobody acquired them, and nobody there will.
+            // Whether the client read these or not, it did not acquire them, and will not any more.
             let messages = inner.core.unanswered(Some(key));
             self.send(&mut inner, messages);
         }
     }
 
-    /// Ends all poll streams and opens no more.
+    /// Ends all message streams, and opens no more.
     pub(crate) fn close(&self) {
         let mut inner = self.lock();
         inner.closed = true;
         inner.connections.clear();
     }
 
-    /// Lets timers run out, for ever.
+    /// Runs timers when they are due. It never returns.
     pub(crate) async fn run_timers(&self) {
         loop {
             let sleep = {
                 let mut inner = self.lock();
-                let now = inner.now();
+                let now = self.clock.now();
                 let messages = inner.core.tick(now);
-                inner.awaited = i64::MIN; // Awake: nobody need be woken.
+                inner.awaited = i64::MIN; // This task is awake and needs no notification.
                 self.send(&mut inner, messages);
                 let due = inner.core.next_due().unwrap_or(i64::MAX);
                 inner.awaited = due;
-                due.saturating_sub(now).clamp(0, LONGEST_SLEEP)
+                due.saturating_sub(now).max(0)
             };
             let sleep = Duration::from_millis(sleep.unsigned_abs());
             tokio::select! {
@@ -142,7 +154,9 @@ impl Server {
                     inner.core.announced(&id, connection);
                 }
                 Message::Unblock { promise, address } => {
-                    inner.connections.send(&address, &unblock_event(&promise));
+                    let data = OnePromise { promise: &*promise };
+                    let event = Event::default().data(envelope::to_text("unblock", &*EMPTY, &data));
+                    inner.connections.send(&address, &event);
                 }
             }
         }
@@ -151,29 +165,28 @@ impl Server {
         }
     }
 
-    fn execute_event(&self, id: &str, version: i64) -> Bytes {
-        let mut event = String::with_capacity(96 + self.url.len() + id.len());
-        event.push_str("data: {\"kind\":\"execute\",\"head\":{\"serverUrl\":");
-        event.push_str(&self.url);
-        event.push_str("},\"data\":{\"task\":{\"id\":");
-        push_string(&mut event, id);
-        event.push_str(",\"version\":");
-        event.push_str(&version.to_string());
-        event.push_str("}}}\n\n");
-        event.into()
+    fn execute_event(&self, id: &str, version: i64) -> Event {
+        #[derive(Serialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Head<'a> {
+            server_url: &'a str,
+        }
+        let task = TaskRef { id: id.into(), version };
+        let head = Head { server_url: &self.url };
+        Event::default().data(envelope::to_text("execute", head, &OneTask { task }))
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        // A panic would be a bug of one operation; the others need not suffer from it.
+        // A panic is a bug in one operation, and the others can go on.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Inner {
-    fn now(&mut self) -> i64 {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        self.now = self.now.max(millis(since));
-        self.now
+impl Stream for Events {
+    type Item = Result<Event, Infallible>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.receiver.poll_recv(context).map(|event| event.map(Ok))
     }
 }
 
@@ -181,15 +194,6 @@ impl Drop for Events {
     fn drop(&mut self) {
         self.server.disconnect(&self.group, self.key);
     }
-}
-
-fn unblock_event(promise: &str) -> Bytes {
-    format!("data: {{\"kind\":\"unblock\",\"head\":{{}},\"data\":{{\"promise\":{promise}}}}}\n\n")
-        .into()
-}
-
-fn millis(duration: Duration) -> i64 {
-    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

@@ -1,44 +1,45 @@
-//! Jaeger beside the system: found, configured, and ended with the launcher.
+//! The Jaeger beside the system: where it is, how it is configured, and who removes it.
 
 use std::{
     fs::DirBuilder,
-    net::SocketAddr,
+    net::{SocketAddr, TcpListener},
     os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
 use clap::Args;
-use node::lifecycle::Error;
+use node::error::Error;
 
 use crate::{
-    launcher,
-    process::{Program, Spec},
+    ports,
+    process::{Program, Role, Spec},
 };
 
-/// Jaeger's instance, and its group.
-pub const JAEGER: &str = "jaeger";
+/// Jaeger's instance, its group, and the name of its executable.
+const JAEGER: &str = "jaeger";
 
 const CONFIGURATION: &str = include_str!("../../../otel/jaeger/jaeger.yaml");
 const PAGE: &str = include_str!("../../../otel/jaeger/ui/ui.json");
 
 /// Becomes Jaeger, which knows nothing of launchers, and leaves a watcher with the launcher's
-/// socket. At its end, whatever ended the launcher, the watcher kills Jaeger, which keeps nothing,
-/// and removes the folder. The process id is Jaeger's even if that has ended: the system gives
-/// none away that names a process group, and the watcher is in it. It is a shell and no command of
-/// this executable so that a kill by name leaves it to do its work.
+/// socket. When the socket is closed, by whatever ended the launcher, the watcher kills Jaeger,
+/// which stores nothing, and removes the folder. The process id `$$` is Jaeger's even after it has
+/// exited: the system does not reuse the id of a process group, and the watcher is in that group.
+/// The watcher is a shell, not a command of this executable, so that a kill by name spares it.
 const WATCHED: &str = r#"exec 3<&0
 (read -r _ <&3; kill -KILL $$ 2>/dev/null; rm -rf -- "$1") &
 shift
 exec "$@" </dev/null 3<&-"#;
 
-/// Where spans go if the user says so; the first one wins.
+/// Where the user sends spans; the first variable that is set wins.
 const ENDPOINTS: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"];
 
-/// What all spans of a process say about it.
+/// Attributes of every span of a process.
 const ATTRIBUTES: &str = "OTEL_RESOURCE_ATTRIBUTES";
 
 /// The launcher's options about Jaeger.
 #[derive(Args)]
+#[group(skip)]
 pub struct Options {
     /// Start this Jaeger v2 [default: the `jaeger` on PATH, unless an OTLP endpoint is set]
     #[arg(long, value_name = "PATH", overrides_with = "no_jaeger")]
@@ -49,14 +50,14 @@ pub struct Options {
     /// Port of Jaeger's page; 0 takes a free one
     #[arg(long, value_name = "PORT", default_value_t = 16686)]
     jaeger_port: u16,
-    /// Port where Jaeger receives spans, by OTLP over HTTP; 0 takes a free one
+    /// Port where Jaeger receives spans by OTLP over HTTP; 0 takes a free one
     #[arg(long, value_name = "PORT", default_value_t = 4318)]
     otlp_port: u16,
 }
 
 /// Where the spans of the system go.
 pub enum Traces {
-    /// To a Jaeger of its own.
+    /// To a Jaeger that the launcher starts.
     Jaeger(Jaeger),
     /// Where the user's environment says.
     Elsewhere,
@@ -64,7 +65,7 @@ pub enum Traces {
     Off(&'static str),
 }
 
-/// A Jaeger that is to be started, and where it will listen.
+/// A Jaeger that is not started yet, and where it will listen.
 pub struct Jaeger {
     executable: PathBuf,
     page: SocketAddr,
@@ -75,17 +76,19 @@ impl Traces {
     /// Decides by options and environment. Nothing is started yet.
     ///
     /// # Errors
-    /// `--jaeger` names no executable, or a port is taken.
+    /// `--jaeger` is not an executable, or a port is taken.
     pub fn choose(options: &Options) -> Result<Self, Error> {
         let executable = if let Some(path) = &options.jaeger {
             if !is_executable(path) {
-                let path = path.display();
-                return Err(Error::Usage(format!("--jaeger {path}: this is no executable")));
+                let path = path.display().to_string();
+                return Err(Error::Usage(format!(
+                    "invalid --jaeger {path:?}: expected an executable file"
+                )));
             }
-            // Without a folder the shell would search on PATH.
+            // Without a folder the shell would look for it on PATH.
             std::path::absolute(path).map_err(|error| Error::Other(error.to_string()))?
         } else if set("OTEL_SDK_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true")) {
-            return Ok(Self::Off("OTEL_SDK_DISABLED is true"));
+            return Ok(Self::Off("OTEL_SDK_DISABLED=true"));
         } else if endpoint().is_some() {
             return Ok(Self::Elsewhere);
         } else if options.no_jaeger {
@@ -93,54 +96,45 @@ impl Traces {
         } else if let Some(path) = on_path() {
             path
         } else {
-            return Ok(Self::Off("there is no jaeger on PATH; --jaeger says where it is"));
+            return Ok(Self::Off("no jaeger on PATH; point --jaeger at one"));
         };
-        // Both are held until both are known, so that they differ.
-        let page = launcher::listener(options.jaeger_port, "--jaeger-port or --no-jaeger")?;
-        let otlp = launcher::listener(options.otlp_port, "--otlp-port or --no-jaeger")?;
-        let address = |listener: std::net::TcpListener| {
+        // Both listeners live until both addresses are known, so that free ports differ.
+        let listen = |port, option| ports::listen(ports::loopback(port), option);
+        let page = listen(options.jaeger_port, "--jaeger-port or --no-jaeger")?;
+        let otlp = listen(options.otlp_port, "--otlp-port or --no-jaeger")?;
+        let address = |listener: TcpListener| {
             listener.local_addr().map_err(|error| Error::Other(error.to_string()))
         };
         Ok(Self::Jaeger(Jaeger { executable, page: address(page)?, otlp: address(otlp)? }))
     }
 
-    /// What the processes of `group` are told beyond the environment that they inherit.
-    pub fn environment(&self, group: &str) -> Vec<(&'static str, String)> {
+    /// What to set for a process beyond the environment that it inherits.
+    pub fn environment(&self, role: Role) -> Vec<(&'static str, String)> {
         let Self::Jaeger(jaeger) = self else { return Vec::new() };
         let mut settings = Vec::new();
         if endpoint().is_none() {
             settings.push((ENDPOINTS[1], format!("http://{}", jaeger.otlp)));
         }
-        // Jaeger takes processes that do not name one host for hosts with clocks of their own, and
-        // warns at each call that ends before its callee begins, as all do here. It knows a host
-        // by its name; up to version 2.13, by its address.
+        // Jaeger takes processes without the same host for hosts with clocks of their own, and
+        // warns about each call that ends before its callee starts, as all do here. It identifies
+        // a host by its name; up to version 2.13, by its address.
         if set(ATTRIBUTES).is_none() {
             let host = format!("host.name={},ip={}", host_name(), jaeger.page.ip());
             settings.push((ATTRIBUTES, host));
         }
-        if group == "gateway" && set("GATEWAY_JAEGER_URL").is_none() {
+        if role == Role::Gateway && set("GATEWAY_JAEGER_URL").is_none() {
             settings.push(("GATEWAY_JAEGER_URL", format!("http://{}", jaeger.page)));
         }
         settings
     }
-
-    /// Says where spans go, for the person who has started the launcher.
-    pub fn introduce(&self) {
-        let elsewhere = endpoint().map(|(variable, url)| format!("go to {url} ({variable})"));
-        match self {
-            Self::Jaeger(jaeger) => {
-                println!("Jaeger:          http://{} (it keeps everything in memory)", jaeger.page);
-                if let Some(elsewhere) = elsewhere {
-                    println!("Traces:          {elsewhere}, and not to this Jaeger");
-                }
-            }
-            Self::Elsewhere => println!("Traces:          {}", elsewhere.unwrap_or_default()),
-            Self::Off(reason) => println!("Traces:          off ({reason})"),
-        }
-    }
 }
 
 impl Jaeger {
+    /// Where its page is.
+    pub fn page(&self) -> SocketAddr {
+        self.page
+    }
+
     /// How to start it. Writes its configuration to a new folder, which its watcher removes.
     ///
     /// # Errors
@@ -161,6 +155,7 @@ impl Jaeger {
         let text = |path: &Path| path.to_string_lossy().into_owned();
         let port = |address: SocketAddr| address.port().to_string();
         Ok(Spec {
+            role: Role::Jaeger,
             group: JAEGER.to_owned(),
             instance: JAEGER.to_owned(),
             program: Program::Other { path: "sh".into(), listens: vec![self.page, self.otlp] },
@@ -177,7 +172,7 @@ impl Jaeger {
                 ("JAEGER_LISTEN_HOST", self.page.ip().to_string()),
                 ("JAEGER_PAGE_PORT", port(self.page)),
                 ("JAEGER_OTLP_HTTP_PORT", port(self.otlp)),
-                // Nothing here speaks gRPC: any free ports.
+                // Nothing here uses gRPC: any free ports.
                 ("JAEGER_OTLP_GRPC_PORT", "0".to_owned()),
                 ("JAEGER_QUERY_GRPC_PORT", "0".to_owned()),
                 ("JAEGER_UI_CONFIG", text(&page)),
@@ -193,11 +188,11 @@ fn set(variable: &str) -> Option<String> {
 }
 
 /// The user's own OTLP endpoint, and the variable that names it.
-fn endpoint() -> Option<(&'static str, String)> {
+pub fn endpoint() -> Option<(&'static str, String)> {
     ENDPOINTS.into_iter().find_map(|variable| Some((variable, set(variable)?)))
 }
 
-/// This machine's name, or one that does.
+/// The name of this machine, or one that stands for it.
 fn host_name() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');

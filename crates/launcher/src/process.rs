@@ -1,4 +1,4 @@
-//! One process that the launcher has started.
+//! One child process of the launcher.
 
 use std::{
     net::SocketAddr,
@@ -11,45 +11,53 @@ use std::{
     time::Duration,
 };
 
-use node::lifecycle::{Error, LAUNCHED};
+use node::{error::Error, launched::LAUNCHED};
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     net::{TcpStream, UnixStream},
     process::Child,
 };
 
-/// What a program of others may take until it listens.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// Until then, it is tried this often.
+/// How often the launcher tries whether another program listens.
 const POLL: Duration = Duration::from_millis(50);
 
 /// What to start.
 #[derive(Debug, Clone)]
 pub struct Spec {
+    /// Its part in the system.
+    pub role: Role,
     /// The name that all replicas share.
     pub group: String,
     /// The name of this process.
     pub instance: String,
-    /// Whose command line it is.
+    /// What is executed.
     pub program: Program,
     /// The command line, without the executable.
     pub arguments: Vec<String>,
-    /// What is set in its environment beyond what it inherits.
+    /// Variables beyond the environment that it inherits.
     pub environment: Vec<(&'static str, String)>,
+}
+
+/// The part of a process in the system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    Server,
+    Jaeger,
+    Gateway,
+    Service,
 }
 
 /// What is executed.
 #[derive(Debug, Clone)]
 pub enum Program {
-    /// The executable that is running.
+    /// This executable.
     Own,
-    /// Another one, which is ready as soon as it listens on all of these.
+    /// Another program, which is ready once it listens on all of these addresses.
     Other { path: PathBuf, listens: Vec<SocketAddr> },
 }
 
-/// A child, and the socket that is its standard input: it hears from its end that the launcher is
-/// gone or wants it to stop, and tells there that it is ready.
+/// A child whose standard input is a socket: the child writes there that it is ready, and stops
+/// when the launcher closes it or is gone.
 pub struct Process {
     pub spec: Spec,
     pub pid: u32,
@@ -61,7 +69,7 @@ impl Process {
     /// Starts what `spec` says.
     ///
     /// # Errors
-    /// The system does not give another process or socket.
+    /// The system has no process or socket to give.
     pub fn start(spec: Spec) -> Result<Self, Error> {
         let failed = |error: std::io::Error| {
             Error::Other(format!("cannot start {}: {error}", spec.instance))
@@ -77,21 +85,25 @@ impl Process {
             .args(&spec.arguments)
             .envs(spec.environment.iter().map(|(name, value)| (name, value)));
         command.env(LAUNCHED, "1").stdin(Stdio::from(OwnedFd::from(theirs)));
-        // A group of its own: Ctrl-C in the terminal reaches the launcher alone, which then ends
-        // the others in order.
+        // A process group of its own: Ctrl-C in the terminal reaches only the launcher, which then
+        // stops the others in order.
         command.process_group(0);
         let child = tokio::process::Command::from(command).spawn().map_err(failed)?;
         let pid = child.id().unwrap_or_default();
         Ok(Self { spec, pid, child, socket: Some(BufReader::new(socket)) })
     }
 
-    /// Waits until the process is ready, and gives the address that it listens on.
+    /// Waits until the process is ready, and returns the address that it listens on.
     ///
     /// # Errors
-    /// It ended before; it has said itself why.
+    /// It exited first. It has printed the reason itself.
     pub async fn ready(&mut self) -> Result<SocketAddr, ExitStatus> {
         if let Program::Other { listens, .. } = &self.spec.program {
-            return self.listening(listens.clone()).await;
+            let listens = listens.clone();
+            return tokio::select! {
+                status = self.exited() => Err(status),
+                address = listening(&listens) => Ok(address),
+            };
         }
         let mut line = String::new();
         if let Some(socket) = &mut self.socket
@@ -100,53 +112,45 @@ impl Process {
         {
             return Ok(address);
         }
-        Err(self.ended().await)
+        Err(self.exited().await)
     }
 
-    async fn listening(&mut self, addresses: Vec<SocketAddr>) -> Result<SocketAddr, ExitStatus> {
-        let all = async {
-            for address in &addresses {
-                while TcpStream::connect(address).await.is_err() {
-                    tokio::time::sleep(POLL).await;
-                }
-            }
-        };
-        tokio::select! {
-            status = self.ended() => return Err(status),
-            () = all => return Ok(addresses[0]),
-            () = tokio::time::sleep(PATIENCE) => {}
-        }
-        println!("{} does not listen on {addresses:?} after {PATIENCE:?}", self.spec.instance);
-        self.kill().await;
-        Err(self.ended().await)
-    }
-
-    /// Waits until the process has ended, however that came.
-    pub async fn ended(&mut self) -> ExitStatus {
+    /// Waits until the process has exited.
+    pub async fn exited(&mut self) -> ExitStatus {
         match self.child.wait().await {
             Ok(status) => status,
-            // Only if somebody else has waited for this child.
+            // It fails only if somebody else has waited for this child.
             Err(_) => ExitStatus::from_raw(0),
         }
     }
 
-    /// Asks the process to stop: it drains and ends.
+    /// Tells the process to stop: it finishes its work and exits.
     pub fn stop(&mut self) {
         self.socket = None;
     }
 
-    /// Ends the process at once.
+    /// Kills the process.
     pub async fn kill(&mut self) {
-        // It fails for a process that has ended already, which is what is wanted.
+        // It fails only for a process that has exited already.
         let _ = self.child.kill().await;
     }
+}
+
+/// Waits until something listens on each of `addresses`, and returns the first one.
+async fn listening(addresses: &[SocketAddr]) -> SocketAddr {
+    for address in addresses {
+        while TcpStream::connect(address).await.is_err() {
+            tokio::time::sleep(POLL).await;
+        }
+    }
+    addresses[0]
 }
 
 fn executable() -> std::io::Result<PathBuf> {
     std::env::current_exe()
 }
 
-/// The command that starts a process of `spec` by hand, for a person to copy.
+/// The command line that starts `spec` in a shell, for a person to copy.
 pub fn command_line(spec: &Spec) -> String {
     let here = std::env::current_dir().unwrap_or_default();
     let executable = executable().unwrap_or_else(|_| "async-rpc".into());
@@ -159,14 +163,4 @@ pub fn command_line(spec: &Spec) -> String {
     words.push(path.display().to_string());
     words.extend(spec.arguments.iter().cloned());
     words.join(" ")
-}
-
-/// How a process ended, in words.
-pub fn ending(status: ExitStatus) -> String {
-    match (status.signal(), status.code()) {
-        (Some(9), _) => "was killed (SIGKILL)".to_owned(),
-        (Some(signal), _) => format!("was ended by signal {signal}"),
-        (None, Some(0)) => "has stopped".to_owned(),
-        (None, code) => format!("ended with exit code {}", code.unwrap_or_default()),
-    }
 }

@@ -2,12 +2,13 @@
 
 use std::{borrow::Cow, fmt};
 
-use serde::{Deserialize, Serialize};
+use serde::{Serialize, de::IgnoredAny};
 use serde_json::value::RawValue;
 
 use crate::{
     Promise, Request, Task,
     envelope::{self, Action, AnswerHead, Envelope},
+    outcome::{Acquired, Fenced, OnePromise, OneTask},
     pairs::Text,
 };
 
@@ -135,33 +136,7 @@ impl fmt::Debug for Answer {
     }
 }
 
-/// `data` with one promise.
-#[derive(Deserialize, Serialize)]
-pub(crate) struct OnePromise<'a> {
-    #[serde(borrow)]
-    pub promise: Promise<'a>,
-}
-
 fn body<'a>(kind: &str, status: u16, data: &'a RawValue) -> serde_json::Result<AnswerBody<'a>> {
-    #[derive(Deserialize)]
-    struct Acquired<'a> {
-        #[serde(borrow)]
-        task: Task<'a>,
-        #[serde(borrow)]
-        promise: Promise<'a>,
-        #[serde(borrow, default)]
-        preload: Option<&'a RawValue>,
-    }
-    #[derive(Deserialize)]
-    struct Fenced<'a> {
-        #[serde(borrow)]
-        action: Action<'a, OnePromise<'a>>,
-    }
-    #[derive(Deserialize)]
-    struct OneTask<'a> {
-        #[serde(borrow)]
-        task: Task<'a>,
-    }
     let data = data.get();
     if status >= 400 {
         // The official server gives a string; anything else says nothing that could be used.
@@ -174,15 +149,18 @@ fn body<'a>(kind: &str, status: u16, data: &'a RawValue) -> serde_json::Result<A
         | "promise.settle"
         | "promise.register_listener"
         | "promise.register_callback"
-        | "task.fulfill" => AnswerBody::Promise(serde_json::from_str::<OnePromise>(data)?.promise),
+        | "task.fulfill" => {
+            AnswerBody::Promise(serde_json::from_str::<OnePromise<_>>(data)?.promise)
+        }
         "task.create" | "task.acquire" => {
             let Acquired { task, promise, preload } = serde_json::from_str(data)?;
             AnswerBody::Acquired(task, promise, preload)
         }
         "task.fence" => {
-            AnswerBody::Fenced(serde_json::from_str::<Fenced>(data)?.action.data.promise)
+            type Guarded<'a> = Fenced<Action<'a, OnePromise<Promise<'a>>>, Option<IgnoredAny>>;
+            AnswerBody::Fenced(serde_json::from_str::<Guarded>(data)?.action.data.promise)
         }
-        "task.get" => AnswerBody::Task(serde_json::from_str::<OneTask>(data)?.task),
+        "task.get" => AnswerBody::Task(serde_json::from_str::<OneTask<_>>(data)?.task),
         _ => AnswerBody::Other,
     })
 }

@@ -2,8 +2,7 @@
 
 use std::borrow::Cow;
 
-use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
+use serde::{Deserialize, Deserializer, Serialize, de::IgnoredAny};
 
 use crate::VERSION;
 
@@ -60,11 +59,16 @@ pub struct Action<'a, D> {
     /// Its kind.
     #[serde(borrow)]
     pub kind: Cow<'a, str>,
-    /// Its head, which nobody reads.
-    #[serde(borrow, default)]
-    pub head: Option<&'a RawValue>,
+    /// Whether it has a head, whatever is in it: nobody reads it. It is written as null.
+    #[serde(default, deserialize_with = "present")]
+    pub head: Option<()>,
     /// Its data.
     pub data: D,
+}
+
+/// For `#[serde(deserialize_with)]`: any JSON, null too.
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<()>, D::Error> {
+    IgnoredAny::deserialize(deserializer).map(|_| Some(()))
 }
 
 /// Writes an envelope as text.

@@ -3,6 +3,7 @@
 //! | module | what it holds |
 //! | --- | --- |
 //! | [`operation`] | the `data` of each kind of request |
+//! | [`outcome`] | the `data` of each kind of answer and message |
 //! | [`record`] | promises and tasks as the server describes them |
 //! | [`envelope`] | what surrounds every request, answer and message |
 //! | [`address`] | where messages go: `poll://any@group/id` |
@@ -21,6 +22,7 @@ pub mod envelope;
 mod exchange;
 mod message;
 pub mod operation;
+pub mod outcome;
 mod pairs;
 pub mod record;
 mod request;

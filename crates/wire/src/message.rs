@@ -2,10 +2,14 @@
 
 use std::{borrow::Cow, fmt};
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::{json, value::RawValue};
 
-use crate::{Promise, answer::OnePromise, envelope, operation::TaskRef};
+use crate::{
+    Promise, envelope,
+    operation::TaskRef,
+    outcome::{OnePromise, OneTask},
+};
 
 /// What a message says.
 #[derive(Debug)]
@@ -27,12 +31,6 @@ self_cell::self_cell!(
 /// A message of the server.
 pub struct Message(Parsed);
 
-#[derive(Deserialize, Serialize)]
-struct OneTask<'a> {
-    #[serde(borrow)]
-    task: TaskRef<'a>,
-}
-
 impl Message {
     /// Reads a message.
     ///
@@ -50,9 +48,11 @@ impl Message {
             let Incoming { kind, data } = serde_json::from_str(text)?;
             let data = data.get();
             match &*kind {
-                "execute" => Ok(MessageBody::Execute(serde_json::from_str::<OneTask>(data)?.task)),
+                "execute" => {
+                    Ok(MessageBody::Execute(serde_json::from_str::<OneTask<_>>(data)?.task))
+                }
                 "unblock" => {
-                    Ok(MessageBody::Unblock(serde_json::from_str::<OnePromise>(data)?.promise))
+                    Ok(MessageBody::Unblock(serde_json::from_str::<OnePromise<_>>(data)?.promise))
                 }
                 kind => Err(serde::de::Error::unknown_variant(kind, &["execute", "unblock"])),
             }

@@ -1,6 +1,6 @@
 //! Maps from string to string, such as tags and headers.
 
-use std::{borrow::Cow, fmt};
+use std::{borrow::Cow, collections::HashMap, fmt};
 
 use serde::{
     Deserialize, Deserializer, Serialize, Serializer,
@@ -67,6 +67,9 @@ impl Serialize for Pairs<'_> {
     }
 }
 
+/// Up to this many, searching a list is faster than hashing.
+const FEW: usize = 32;
+
 /// Serde borrows a `Cow` only as a field of its own that says so.
 #[derive(Deserialize)]
 #[serde(transparent)]
@@ -92,8 +95,21 @@ impl<'de: 'a, 'a> Deserialize<'de> for Pairs<'a> {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 let mut pairs = Pairs(Vec::with_capacity(8));
-                while let Some((Text(name), Text(value))) = map.next_entry()? {
+                while pairs.0.len() < FEW {
+                    let Some((Text(name), Text(value))) = map.next_entry()? else {
+                        return Ok(pairs);
+                    };
                     pairs.set(name, value);
+                }
+                // A hostile body holds enough of them to make a list quadratic.
+                let mut places: HashMap<Cow<str>, usize> =
+                    (0..).zip(&pairs.0).map(|(place, (name, _))| (name.clone(), place)).collect();
+                while let Some((Text(name), Text(value))) = map.next_entry()? {
+                    let place = *places.entry(name.clone()).or_insert(pairs.0.len());
+                    match pairs.0.get_mut(place) {
+                        Some((_, there)) => *there = value,
+                        None => pairs.0.push((name, value)),
+                    }
                 }
                 Ok(pairs)
             }
@@ -115,5 +131,16 @@ mod tests {
         assert!(matches!(pairs.0[0], (Cow::Borrowed("a"), Cow::Borrowed("2"))));
         assert_eq!(serde_json::to_string(&pairs).unwrap(), r#"{"a":"2","b":"\n"}"#);
         assert!(serde_json::from_str::<Pairs>(r#"{"a": 1}"#).is_err());
+    }
+
+    #[test]
+    fn many_are_read_as_few_are() {
+        let count = 50_000;
+        let part = |value: &str| {
+            (0..count).map(|name| format!("\"{name}\":\"{value}\"")).collect::<Vec<_>>().join(",")
+        };
+        let text = format!("{{{},{}}}", part("old"), part("new"));
+        let pairs: Pairs = serde_json::from_str(&text).unwrap();
+        assert_eq!(serde_json::to_string(&pairs).unwrap(), format!("{{{}}}", part("new")));
     }
 }

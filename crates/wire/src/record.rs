@@ -56,7 +56,7 @@ pub enum TaskState {
 #[serde(expecting = "struct PromiseValue")]
 pub struct PromiseValue<'a> {
     /// Free for applications; server and SDK keep them.
-    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    #[serde(borrow, skip_serializing_if = "Option::is_none")]
     pub headers: Option<Pairs<'a>>,
     /// The content.
     #[serde(

@@ -1,18 +1,19 @@
-//! service-a: `foo` awaits `bar` on service-b and adds 1 to its answer.
+//! service-a: `foo` awaits `bar` on service-b and adds 1 to its result.
 
+use flows::Options;
 use node::prelude::*;
 
-/// The first link of the await chain.
+/// The first function of the await chain.
 #[resonate_sdk::function]
 async fn foo(ctx: &Context, options: Options) -> Result<i64> {
-    // The durable promise of this call survives both processes. While it is pending, no process
-    // holds `foo`; when it is settled, any process of service-a goes on from here. Arguments are a
-    // tuple, even a single one: so workers in other languages can read them.
+    // This call is a durable promise, which survives a crash of either process. While it is
+    // pending, no process holds `foo`; once it is settled, any process of service-a resumes here.
+    // Arguments are a tuple, even a single one, so that SDKs of other languages can read them.
     let n: i64 = ctx.rpc("bar", (options,)).target(&options.target("service-b")).await?;
     Ok(n + 1)
 }
 
 /// The group `service-a` and its function.
 pub fn service() -> Service {
-    Service::new("service-a").function(foo)
+    flows::service("service-a").function(foo)
 }

@@ -1,11 +1,12 @@
-//! service-b: `bar` works if it is asked to, awaits `baz` on service-c and adds 1 to its answer.
+//! service-b: `bar` works if asked to, awaits `baz` on service-c and adds 1 to its result.
 
+use flows::Options;
 use node::prelude::*;
 
-/// The second link of the await chain.
+/// The second function of the await chain.
 #[resonate_sdk::function]
 async fn bar(ctx: &Context, options: Options) -> Result<i64> {
-    // Each step that is done is remembered: after a crash the next process does the rest.
+    // Each completed step is stored: after a crash, another process resumes with the next one.
     options.work(ctx).await?;
     let n: i64 = ctx.rpc("baz", (options,)).target("service-c").await?;
     Ok(n + 1)
@@ -13,5 +14,5 @@ async fn bar(ctx: &Context, options: Options) -> Result<i64> {
 
 /// The group `service-b` and its function.
 pub fn service() -> Service {
-    Service::new("service-b").function(bar)
+    flows::service("service-b").function(bar)
 }

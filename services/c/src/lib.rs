@@ -1,8 +1,9 @@
-//! service-c: `baz` returns 1: the end of the await chain.
+//! service-c: `baz` returns 1. It is the last function of the await chain.
 
+use flows::Options;
 use node::prelude::*;
 
-/// The last link of the await chain.
+/// The last function of the await chain.
 #[resonate_sdk::function]
 async fn baz(ctx: &Context, options: Options) -> Result<i64> {
     options.sleep(ctx).await?;
@@ -12,5 +13,5 @@ async fn baz(ctx: &Context, options: Options) -> Result<i64> {
 
 /// The group `service-c` and its function.
 pub fn service() -> Service {
-    Service::new("service-c").function(baz)
+    flows::service("service-c").function(baz)
 }

@@ -1,8 +1,9 @@
-//! service-e: `quz` works if it is asked to, starts `cog` on service-f and does not wait for it.
+//! service-e: `quz` works if asked to, starts `cog` on service-f and does not wait for it.
 
+use flows::Options;
 use node::prelude::*;
 
-/// The second link of the detached chain.
+/// The second function of the detached chain.
 #[resonate_sdk::function]
 async fn quz(ctx: &Context, n: i64, options: Options) -> Result<()> {
     options.work(ctx).await?;
@@ -12,5 +13,5 @@ async fn quz(ctx: &Context, n: i64, options: Options) -> Result<()> {
 
 /// The group `service-e` and its function.
 pub fn service() -> Service {
-    Service::new("service-e").function(quz)
+    flows::service("service-e").function(quz)
 }

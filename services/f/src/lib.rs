@@ -1,8 +1,9 @@
-//! service-f: `cog` prints its argument: the end of the detached chain.
+//! service-f: `cog` prints its argument. It is the last function of the detached chain.
 
+use flows::Options;
 use node::prelude::*;
 
-/// The last link of the detached chain.
+/// The last function of the detached chain.
 #[resonate_sdk::function]
 async fn cog(ctx: &Context, n: i64, options: Options) -> Result<()> {
     options.sleep(ctx).await?;
@@ -13,5 +14,5 @@ async fn cog(ctx: &Context, n: i64, options: Options) -> Result<()> {
 
 /// The group `service-f` and its function.
 pub fn service() -> Service {
-    Service::new("service-f").function(cog)
+    flows::service("service-f").function(cog)
 }

@@ -1,12 +1,13 @@
 //! service-g: `zim` calls `rax` on service-h and `dop` on service-i at the same time.
 
+use flows::Options;
 use node::prelude::*;
 
-/// The fan-out workflow: calls two functions and adds their answers to its argument.
+/// The fan-out workflow: calls two functions and adds their results to its argument.
 #[resonate_sdk::function]
 async fn zim(ctx: &Context, n: i64, options: Options) -> Result<i64> {
     options.work(ctx).await?;
-    // Both calls are stored before either is awaited, so they run side by side.
+    // Both calls are started before either is awaited, so they run at the same time.
     let rax = ctx.rpc::<i64>("rax", (options,)).target("service-h").spawn()?;
     let dop = ctx.rpc::<i64>("dop", (options,)).target("service-i").spawn()?;
     Ok(n + rax.await? + dop.await?)
@@ -14,5 +15,5 @@ async fn zim(ctx: &Context, n: i64, options: Options) -> Result<i64> {
 
 /// The group `service-g` and its function.
 pub fn service() -> Service {
-    Service::new("service-g").function(zim)
+    flows::service("service-g").function(zim)
 }

@@ -1,336 +1,246 @@
-//! A client of the Resonate Server that remembers nothing of a flow once nobody waits for it.
-//!
-//! The SDK's own handle keeps every awaited id for as long as the process lives.
+//! The gateway's requests to the Resonate Server, and what the promises it answers with say.
 
 use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex},
+    borrow::Cow,
+    sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use base64::{Engine, prelude::BASE64_STANDARD};
-use futures_util::StreamExt;
-use node::{Options, transport::Transport as NodeTransport};
-use resonate_sdk::{
-    error::Error,
-    prelude::{Network, PromiseState, Transport},
-    send::Sender,
-    transport::Message,
-    types::{PromiseCreateReq, PromiseRecord, TaskRecord, TaskState, Value},
+use flows::{Flow, Options};
+use serde::Serialize;
+use serde_json::Value;
+use wire::{
+    Address, Answer, AnswerBody, Exchange, ExchangeError, Pairs, Promise, PromiseState,
+    PromiseValue, Request, TaskState, call,
+    operation::{Get, PromiseCreate, RegisterListener},
+    tag,
 };
-use serde::Deserialize;
-use tokio::sync::watch;
 
-use crate::{flow::Flow, problem::Problem};
-
-/// In the headers of a flow's promise: tells who created it, for the server answers the same
-/// whether a promise was created or found.
+/// A header of each flow's first promise that tells who created it: the server gives the same
+/// answer whether it created a promise or found it.
 const CREATOR: &str = "async-rpc-creator";
 
-/// After a listener could not be registered.
-const REGISTER_AGAIN: Duration = Duration::from_millis(200);
+/// Why a request to the Resonate Server has no result.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There is no answer.
+    #[error(transparent)]
+    NoAnswer(#[from] ExchangeError),
+    /// The server refused the request.
+    #[error("the Resonate Server refused {kind} with status {status}: {reason}")]
+    Refused { kind: &'static str, status: u16, reason: String },
+}
 
-/// The server sends each message once and drops what a full connection cannot take: whoever waits
-/// longer than this asks again.
-const REFRESH: Duration = Duration::from_secs(5);
-
-/// How many listeners are registered at the same time after a reconnect.
-const REGISTER_AT_ONCE: usize = 16;
-
-type Waiters = HashMap<String, watch::Sender<Option<PromiseRecord>>>;
-
-/// What [`Client::create`] found or made.
+/// What [`Client::create`] found or created.
 pub struct Created {
     /// The flow's first promise.
-    pub promise: PromiseRecord,
+    pub promise: Promise<'static>,
     /// It was there already.
     pub reconnected: bool,
 }
 
-/// The client; clones share everything.
+/// A client of the Resonate Server. Clones share the connection.
 #[derive(Clone)]
-pub struct Client {
-    sender: Sender,
-    /// Where the server sends what this process waits for; none until it is connected.
-    address: watch::Receiver<Option<String>>,
-    waiters: Arc<Mutex<Waiters>>,
-}
+pub struct Client(Arc<dyn Exchange>);
 
 impl Client {
-    /// A client on the transport of this process, which is not connected yet, and on the network
-    /// that wraps it.
-    pub fn new(transport: &NodeTransport, network: Arc<dyn Network>) -> Self {
-        let group = transport.group().to_owned();
-        let messages = Transport::new(network);
-        let (connected, address) = watch::channel(None);
-        let client =
-            Self { sender: Sender::new(messages.clone(), None), address, waiters: Arc::default() };
-        let unblock = client.clone();
-        messages.recv(Box::new(move |message| {
-            let Message::Unblock(unblocked) = message else { return };
-            match PromiseRecord::deserialize(unblocked.promise()) {
-                Ok(promise) => unblock.settled(promise),
-                Err(error) => tracing::warn!(%error, "a message of the server cannot be read"),
-            }
-        }));
-        let reconnect = client.clone();
-        transport.on_connect(move |id| {
-            connected.send_replace(Some(format!("poll://uni@{group}/{id}")));
-            tokio::spawn(reconnect.clone().register_all());
-        });
-        client
+    /// A client that sends its requests through `exchange`.
+    pub fn new(exchange: Arc<dyn Exchange>) -> Self {
+        Self(exchange)
     }
 
-    /// Starts `flow` under `id`, or finds it.
+    /// Creates the first promise of the flow `id`, or finds it.
     ///
     /// # Errors
-    /// [`Problem::Unavailable`]; [`Problem::Conflict`] if the id is that of another flow, or the
-    /// flow began with another option than one that is set here.
+    /// The server is unreachable or refuses.
     pub async fn create(
         &self,
-        flow: Flow,
+        flow: &Flow,
         id: &str,
-        options: Options,
+        options: &Options,
         timeout: Duration,
-    ) -> Result<Created, Problem> {
+    ) -> Result<Created, Error> {
         let creator = uuid::Uuid::new_v4().simple().to_string();
-        let call = serde_json::json!({"func": flow.function(), "args": flow.arguments(&options)});
-        let target = flow.target(&options);
-        let tags = [
-            ("origin", id),
-            ("branch", id),
-            ("parent", id),
-            ("scope", "global"),
-            ("target", &target),
-        ];
-        let request = PromiseCreateReq {
-            id: id.to_owned(),
+        let target = flow.target(options);
+        let create = PromiseCreate {
+            id: id.into(),
             timeout_at: milliseconds(SystemTime::now() + timeout),
-            param: Value {
-                headers: Some(HashMap::from([(CREATOR.to_owned(), creator.clone())])),
-                data: Some(BASE64_STANDARD.encode(call.to_string()).into()),
+            param: PromiseValue {
+                headers: Some(Pairs::from_iter([(CREATOR, creator.as_str())])),
+                data: Some(call::encode(flow.first().name, &flow.arguments(options)).into()),
             },
-            tags: tags.map(|(name, value)| (format!("resonate:{name}"), value.to_owned())).into(),
+            tags: Pairs::from_iter([
+                (tag::ORIGIN, id),
+                (tag::BRANCH, id),
+                (tag::PARENT, id),
+                (tag::SCOPE, "global"),
+                (tag::TARGET, &target),
+            ]),
         };
-        let promise = self.sender.promise_create(request).await.map_err(problem)?;
-        let found = promise.param.headers.as_ref().and_then(|headers| headers.get(CREATOR));
-        let reconnected = found != Some(&creator);
-        if reconnected {
-            check_same(flow, id, &options, &promise)?;
-        }
+        let promise = promise(self.send("promise.create", &create).await?)?;
+        let reconnected = promise.param.header(CREATOR) != Some(&creator);
         Ok(Created { promise, reconnected })
     }
 
-    /// Waits until the promise `id` is settled. Dropping the future ends the wait, and leaves
-    /// nothing behind.
-    pub async fn settlement(&self, id: &str) -> PromiseRecord {
-        let mut wait = Wait::new(self.waiters.clone(), id);
-        let register = async {
-            loop {
-                let pause = match self.register(id).await {
-                    Ok(()) => REFRESH,
-                    Err(error) => {
-                        tracing::debug!(%error, promise = id, "listener will be registered again");
-                        REGISTER_AGAIN
-                    }
-                };
-                tokio::time::sleep(pause).await;
-            }
-        };
-        tokio::select! {
-            promise = wait.settled() => promise,
-            never = register => never,
-        }
-    }
-
-    /// The promise `id`, if it is there.
+    /// The promise `id`, if there is one.
     ///
     /// # Errors
-    /// [`Problem::Unavailable`].
-    pub async fn promise(&self, id: &str) -> Result<Option<PromiseRecord>, Problem> {
-        match self.sender.promise_get(id).await {
-            Ok(promise) => Ok(Some(promise)),
-            Err(Error::ServerError { code: 404, .. }) => Ok(None),
-            Err(error) => Err(problem(error)),
+    /// The server is unreachable or refuses.
+    pub async fn get(&self, id: &str) -> Result<Option<Promise<'static>>, Error> {
+        match self.send("promise.get", &Get { id: id.into() }).await {
+            Ok(answer) => promise(answer).map(Some),
+            Err(Error::Refused { status: 404, .. }) => Ok(None),
+            Err(error) => Err(error),
         }
     }
 
-    /// The instance that runs the task `id` at this moment, if one does.
+    /// The instance that holds the task `id` now, if one does.
     ///
     /// # Errors
-    /// [`Problem::Unavailable`].
-    pub async fn holder(&self, id: &str) -> Result<Option<String>, Problem> {
-        match self.sender.task_get(id).await {
-            Ok(TaskRecord { state: TaskState::Acquired, pid, .. }) => Ok(pid),
-            Ok(_) | Err(Error::ServerError { code: 404, .. }) => Ok(None),
-            Err(error) => Err(problem(error)),
-        }
-    }
-
-    /// Asks the server to tell this process of the end of `id`; an end that is past is told here.
-    async fn register(&self, id: &str) -> Result<(), Error> {
-        let mut address = self.address.clone();
-        let address = address.wait_for(Option::is_some).await.map(|address| address.clone());
-        let Ok(Some(address)) = address else {
-            return Err(Error::NetworkError("the transport has ended".to_owned()));
-        };
-        let promise = self.sender.promise_register_listener(id, &address).await?;
-        if promise.state != PromiseState::Pending {
-            self.settled(promise);
-        }
-        Ok(())
-    }
-
-    /// A new connection has a new address: everything that is waited for is asked for again.
-    async fn register_all(self) {
-        let ids: Vec<String> = self.waiters().keys().cloned().collect();
-        let register = |id: String| {
-            let client = &self;
-            async move {
-                if let Err(error) = client.register(&id).await {
-                    tracing::warn!(%error, promise = id, "listener could not be registered again");
+    /// The server is unreachable or refuses.
+    pub async fn holder(&self, id: &str) -> Result<Option<String>, Error> {
+        match self.send("task.get", &Get { id: id.into() }).await {
+            Ok(answer) => Ok(match answer.body() {
+                AnswerBody::Task(task) if task.state == TaskState::Acquired => {
+                    task.pid.clone().map(Cow::into_owned)
                 }
+                _ => None,
+            }),
+            Err(Error::Refused { status: 404, .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Asks the server to send a message to `address` when the promise `id` is settled. Returns
+    /// the promise as it is now.
+    ///
+    /// # Errors
+    /// The server is unreachable or refuses.
+    pub async fn listen(&self, id: &str, address: &Address) -> Result<Promise<'static>, Error> {
+        let address = address.to_string().into();
+        let listener = RegisterListener { awaited: id.into(), address };
+        promise(self.send("promise.register_listener", &listener).await?)
+    }
+
+    async fn send(&self, kind: &'static str, data: &impl Serialize) -> Result<Answer, Error> {
+        let answer = self.0.exchange(Request::new(kind, data)).await?;
+        match answer.status() {
+            status @ 400.. => {
+                Err(Error::Refused { kind, status, reason: answer.reason().to_owned() })
             }
-        };
-        futures_util::stream::iter(ids).for_each_concurrent(REGISTER_AT_ONCE, register).await;
-    }
-
-    fn settled(&self, promise: PromiseRecord) {
-        if let Some(waiter) = self.waiters().get(&promise.id) {
-            waiter.send_replace(Some(promise));
-        }
-    }
-
-    fn waiters(&self) -> std::sync::MutexGuard<'_, Waiters> {
-        self.waiters.lock().expect("no holder of this lock panics")
-    }
-}
-
-/// One waiter for a promise; the last one that goes takes the entry along.
-struct Wait {
-    waiters: Arc<Mutex<Waiters>>,
-    id: String,
-    settled: Option<watch::Receiver<Option<PromiseRecord>>>,
-}
-
-impl Wait {
-    fn new(waiters: Arc<Mutex<Waiters>>, id: &str) -> Self {
-        let settled = {
-            let mut waiters = waiters.lock().expect("no holder of this lock panics");
-            waiters.entry(id.to_owned()).or_insert_with(|| watch::channel(None).0).subscribe()
-        };
-        Self { waiters, id: id.to_owned(), settled: Some(settled) }
-    }
-
-    async fn settled(&mut self) -> PromiseRecord {
-        if let Some(settled) = &mut self.settled
-            && let Ok(promise) = settled.wait_for(Option::is_some).await
-            && let Some(promise) = &*promise
-        {
-            return promise.clone();
-        }
-        // The entry, and with it the sender, stays for as long as this receiver is here.
-        std::future::pending().await
-    }
-}
-
-impl Drop for Wait {
-    fn drop(&mut self) {
-        let mut waiters = self.waiters.lock().expect("no holder of this lock panics");
-        self.settled = None;
-        if waiters.get(&self.id).is_some_and(|waiter| waiter.receiver_count() == 0) {
-            waiters.remove(&self.id);
+            _ => Ok(answer),
         }
     }
 }
 
-/// The call that a flow's first promise stands for.
-pub fn call_of(promise: &PromiseRecord) -> Option<(Flow, Options)> {
-    #[derive(Deserialize)]
-    struct Call {
-        func: String,
-        #[serde(default)]
-        args: serde_json::Value,
-    }
-    let Call { func, args } = decode(&promise.param)?;
+fn promise(answer: Answer) -> Result<Promise<'static>, Error> {
+    let promise = answer.promise().cloned().map(Promise::into_owned);
+    // The parser accepts answers to these kinds only with a promise in them.
+    promise.ok_or_else(|| Error::Refused {
+        kind: "promise",
+        status: answer.status(),
+        reason: "the answer has no promise".to_owned(),
+    })
+}
+
+/// The flow that starts with this promise, and its options. None: the promise starts no flow.
+pub fn flow_of(promise: &Promise) -> Option<(&'static Flow, Options)> {
+    let call::Call { func, args } =
+        call::decode_value::<call::Call<Value>>(promise.param.data()).ok()?;
     Flow::recognize(&func, &args)
 }
 
-/// The id of the trace that the flow of this promise is in.
-pub fn trace_of(promise: &PromiseRecord) -> Option<String> {
-    promise.param.headers.as_ref().and_then(resonate_otel::trace_id)
-}
-
 /// The value of a settled promise.
-pub fn value_of(promise: &PromiseRecord) -> serde_json::Value {
-    decode(&promise.value).unwrap_or_default()
+pub fn value_of(promise: &Promise) -> Value {
+    call::decode_value(promise.value.data()).unwrap_or_default()
 }
 
-/// The message of a rejected promise, as its function gave it.
-pub fn error_of(promise: &PromiseRecord) -> String {
-    let value = value_of(promise);
-    match value["message"].as_str() {
-        Some(message) => node::errors::message(message).to_owned(),
+/// The message of a rejected promise, as its function wrote it.
+pub fn error_of(promise: &Promise) -> String {
+    match promise.error() {
+        Some(message) => node::errors::message(&message).to_owned(),
         None if promise.state == PromiseState::RejectedTimedout => "timed out".to_owned(),
-        None => value.to_string(),
+        None => value_of(promise).to_string(),
     }
-}
-
-fn decode<T: serde::de::DeserializeOwned>(value: &Value) -> Option<T> {
-    let bytes = BASE64_STANDARD.decode(value.data_as_ref().as_str()?).ok()?;
-    serde_json::from_slice(&bytes).ok()
-}
-
-fn check_same(
-    flow: Flow,
-    id: &str,
-    asked: &Options,
-    promise: &PromiseRecord,
-) -> Result<(), Problem> {
-    let conflict = |detail: String| Problem::Conflict { id: id.to_owned(), detail };
-    let began = match call_of(promise) {
-        Some((known, began)) if known == flow => began,
-        Some((known, _)) => {
-            return Err(conflict(format!(
-                "{id} is the id of a {}, not of a {}",
-                known.name(),
-                flow.name()
-            )));
-        }
-        None => {
-            return Err(conflict(format!(
-                "{id} is the id of something that this gateway did not start"
-            )));
-        }
-    };
-    let text = |span: Option<Duration>| span.map(node::duration::format);
-    let number = |n: Option<u32>| n.map(|n| n.to_string());
-    for (name, asked, began) in [
-        ("work", text(asked.work), text(began.work)),
-        ("sleep", text(asked.sleep), text(began.sleep)),
-        ("fail", number(asked.fail), number(began.fail)),
-    ] {
-        if let Some(asked) = asked
-            && Some(&asked) != began.as_ref()
-        {
-            let began =
-                began.map_or("without it".to_owned(), |began| format!("with {name}={began}"));
-            return Err(conflict(format!(
-                "{id} was started {began}: {name}={asked} needs another id"
-            )));
-        }
-    }
-    Ok(())
 }
 
 fn milliseconds(time: SystemTime) -> i64 {
     time.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as i64
 }
 
-fn problem(error: Error) -> Problem {
-    match error {
-        Error::NetworkError(text) => Problem::Unavailable(text),
-        Error::ServerError { code: 500.., message } => Problem::Unavailable(message),
-        error => Problem::Internal(error.to_string()),
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use wire::scripted::{Reply, Scripted};
+
+    use super::*;
+
+    fn client(script: impl FnMut(&str, &Value) -> Reply + Send + 'static) -> Client {
+        Client::new(Arc::new(Scripted::new(script)))
+    }
+
+    /// The server's answer about the promise that `data` creates.
+    fn created(data: &Value) -> Value {
+        let mut promise = data.clone();
+        promise["state"] = "pending".into();
+        promise["createdAt"] = 1.into();
+        json!({"promise": promise})
+    }
+
+    #[tokio::test]
+    async fn a_flow_is_created_once_and_found_after_that() {
+        let mut first: Option<Value> = None;
+        let client = client(move |kind, data| {
+            assert_eq!(kind, "promise.create");
+            assert_eq!(data["tags"]["resonate:target"], "poll://any@service-a");
+            Reply::Answer(200, created(first.get_or_insert_with(|| data.clone())))
+        });
+        let flow = Flow::by_name("await-chain").unwrap();
+        let options = Options { fail: Some(1), ..Options::default() };
+        for reconnected in [false, true] {
+            let created = client.create(flow, "x", &options, Duration::from_secs(1)).await.unwrap();
+            assert_eq!(created.reconnected, reconnected);
+            assert_eq!(flow_of(&created.promise), Some((flow, options)));
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_not_there_is_none_and_other_refusals_are_errors() {
+        let missing = client(|_, _| Reply::Answer(404, json!("not found")));
+        assert!(missing.get("x").await.unwrap().is_none());
+        assert!(missing.holder("x").await.unwrap().is_none());
+        let refusing = client(|_, _| Reply::Answer(400, json!("no")));
+        let error = refusing.get("x").await.unwrap_err().to_string();
+        assert_eq!(error, "the Resonate Server refused promise.get with status 400: no");
+        let error = client(|_, _| Reply::Lost).holder("x").await.unwrap_err();
+        assert!(matches!(error, Error::NoAnswer(_)), "{error}");
+    }
+
+    #[tokio::test]
+    async fn only_a_task_that_is_held_has_a_holder() {
+        for (state, holder) in
+            [("acquired", Some("service-b")), ("pending", None), ("suspended", None)]
+        {
+            let task = json!({"id": "x", "state": state, "version": 1, "pid": "service-b"});
+            let client = client(move |_, _| Reply::Answer(200, json!({"task": task})));
+            assert_eq!(client.holder("x").await.unwrap().as_deref(), holder, "{state}");
+        }
+    }
+
+    #[test]
+    fn an_error_is_told_as_its_function_wrote_it() {
+        let rejected = |state: PromiseState, data: String| Promise {
+            id: "x".into(),
+            state,
+            param: PromiseValue::default(),
+            value: PromiseValue { headers: None, data: Some(data.into()) },
+            tags: Pairs::default(),
+            timeout_at: 1,
+            created_at: 0,
+            settled_at: Some(1),
+        };
+        let message = call::encode_error("application error: application error: no");
+        assert_eq!(error_of(&rejected(PromiseState::Rejected, message)), "no");
+        assert_eq!(error_of(&rejected(PromiseState::RejectedTimedout, String::new())), "timed out");
     }
 }

@@ -1,117 +1,123 @@
-//! Errors as clients see them: `application/problem+json` (RFC 9457).
+//! Errors as HTTP clients see them: `application/problem+json` (RFC 9457).
 
 use axum::{
     http::{HeaderValue, StatusCode, header::RETRY_AFTER},
     response::{IntoResponse, Response},
 };
+use flows::Flow;
 use problem_details::ProblemDetails;
 use serde_json::{Map, Value, json};
 
-use crate::{flow::Flow, ids::Ids};
+use crate::{client, trace_link::Ids};
 
 /// Why a request is not answered with a result.
 #[derive(Debug)]
 pub enum Problem {
-    /// A query parameter or header cannot be used; nothing was started.
+    /// 400: a query parameter or header is invalid. Nothing was started.
     Parameter {
         /// Its name.
         parameter: String,
-        /// What was given.
+        /// Its value.
         value: String,
         /// What is allowed.
         allowed: String,
+        /// What is wrong, in a sentence.
+        detail: String,
     },
-    /// The body could not be read in time or is not complete.
-    Body(StatusCode, String),
-    /// The id is in use for something else.
+    /// 400, 408 or 413: the request's path or body could not be read.
+    Unreadable(StatusCode, String),
+    /// 422: the id belongs to something else.
     Conflict {
         /// The flow's id.
         id: String,
-        /// In which way.
+        /// What it belongs to.
         detail: String,
     },
-    /// The function failed for good.
+    /// 502: a function of the flow failed.
     Failed {
         /// The flow.
-        flow: Flow,
+        flow: &'static Flow,
         /// Its ids.
         ids: Ids,
         /// The function's own message.
         error: String,
     },
-    /// The flow's time is over.
+    /// 504: the flow timed out.
     TimedOut {
         /// The flow.
-        flow: Flow,
+        flow: &'static Flow,
         /// Its ids.
         ids: Ids,
     },
-    /// The Resonate Server is out of reach.
+    /// 503: the Resonate Server is unreachable.
     Unavailable(String),
-    /// There is no such flow.
+    /// 404: no such flow.
     NoFlow(String),
-    /// There is no such route.
+    /// 404: no such route.
     NoRoute(String),
-    /// The route is there, the method is not.
+    /// 405: the route does not have this method.
     Method(String),
-    /// What should not happen. The text goes to the log, not to the client.
+    /// 500: a mistake of the gateway. The text goes to the log, not to the client.
     Internal(String),
 }
 
 impl Problem {
+    /// Status, detail, and further members of the body.
     fn parts(self) -> (StatusCode, String, Value) {
-        let anew = |flow: Flow| {
-            format!(
-                "the id keeps this outcome: start anew with another one, POST /{}?id=…",
-                flow.name()
-            )
-        };
         match self {
-            Self::Parameter { parameter, value, allowed } => {
-                let detail = format!("{parameter}={value:?} cannot be used: {allowed}");
-                (
-                    StatusCode::BAD_REQUEST,
-                    detail,
-                    json!({"parameter": parameter, "value": value, "allowed": allowed}),
-                )
+            Self::Parameter { parameter, value, allowed, detail } => {
+                let members = json!({"parameter": parameter, "value": value, "allowed": allowed});
+                (StatusCode::BAD_REQUEST, detail, members)
             }
-            Self::Body(status, detail) => (status, detail, json!({})),
+            Self::Unreadable(status, detail) => (status, detail, json!({})),
             Self::Conflict { id, detail } => {
                 (StatusCode::UNPROCESSABLE_ENTITY, detail, json!({"id": id}))
             }
             Self::Failed { flow, ids, error } => {
-                let detail = format!("{} failed: {error}; {}", flow.name(), anew(flow));
+                let detail = format!("{} failed: {error}; {}", flow.name, retry(flow));
                 let mut members = json!(ids);
                 members["error"] = error.into();
                 (StatusCode::BAD_GATEWAY, detail, members)
             }
             Self::TimedOut { flow, ids } => {
-                let detail = format!("{} was not done in its time; {}", flow.name(), anew(flow));
+                let detail = format!("{} timed out; {}", flow.name, retry(flow));
                 (StatusCode::GATEWAY_TIMEOUT, detail, json!(ids))
             }
             Self::Unavailable(detail) => (StatusCode::SERVICE_UNAVAILABLE, detail, json!({})),
             Self::NoFlow(id) => {
-                let detail =
-                    format!("there is no flow {id}; start one with POST /await-chain?id={id}");
+                let detail = format!("no such flow: {id}; start it with POST /await-chain?id={id}");
                 (StatusCode::NOT_FOUND, detail, json!({"id": id}))
             }
             Self::NoRoute(path) => {
-                let detail = format!(
-                    "{path} is no route; there are POST /await-chain, /detached-chain, /fan-out-workflow and GET /flows/{{id}}"
-                );
+                let routes: Vec<_> = flows::FLOWS.iter().map(Flow::route).collect();
+                let routes = routes.join(", ");
+                let detail =
+                    format!("no such route: {path}; try POST {routes} or GET /flows/{{id}}");
                 (StatusCode::NOT_FOUND, detail, json!({}))
             }
             Self::Method(method) => {
-                (StatusCode::METHOD_NOT_ALLOWED, format!("{method} is not allowed here"), json!({}))
+                let detail = format!("method {method} is not allowed here");
+                (StatusCode::METHOD_NOT_ALLOWED, detail, json!({}))
             }
             Self::Internal(text) => {
                 tracing::error!(error = text, "request failed");
-                (
-                    StatusCode::INTERNAL_SERVER_ERROR,
-                    "an error of the gateway; its log says more".to_owned(),
-                    json!({}),
-                )
+                let detail = "internal error; see the gateway's log".to_owned();
+                (StatusCode::INTERNAL_SERVER_ERROR, detail, json!({}))
             }
+        }
+    }
+}
+
+fn retry(flow: &Flow) -> String {
+    format!("this result is final; retry with a new id, for example POST {}?id=…", flow.route())
+}
+
+impl From<client::Error> for Problem {
+    fn from(error: client::Error) -> Self {
+        match error {
+            client::Error::NoAnswer(error) => Self::Unavailable(error.to_string()),
+            client::Error::Refused { status: 500.., .. } => Self::Unavailable(error.to_string()),
+            client::Error::Refused { .. } => Self::Internal(error.to_string()),
         }
     }
 }

@@ -1,21 +1,33 @@
-//! What a request for a flow asks for: its query parameters and headers.
+//! What a request asks for: its query parameters, its headers and its body, checked.
 
-use std::time::Duration;
+use std::{fmt::Display, time::Duration};
 
-use axum::http::HeaderMap;
-use node::{Options, duration};
+use axum::{
+    body::{Bytes, HttpBody},
+    extract::{FromRequest, Request as HttpRequest},
+    http::{HeaderMap, StatusCode},
+};
+use flows::Options;
+use node::{duration, settings};
 
 use crate::problem::Problem;
 
+/// Bodies are ignored, but a larger one is refused.
+pub const LARGEST_BODY: usize = 16 * 1024;
+
+/// A body that is not complete by then is refused.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+
 const LONGEST: Duration = Duration::from_secs(600);
 const MOST_FAILURES: u32 = 10;
+const KEY: &str = "Idempotency-Key";
 
 /// A checked request.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Request {
-    /// The flow's id, if one was given.
+    /// The flow's id, if the request has one.
     pub id: Option<String>,
-    /// What the flow is to do.
+    /// The flow's options.
     pub options: Options,
 }
 
@@ -23,33 +35,26 @@ impl Request {
     /// Reads the query and the header `Idempotency-Key`.
     ///
     /// # Errors
-    /// [`Problem::Parameter`] for the first that is unknown, doubled, or out of its bounds.
+    /// [`Problem::Parameter`] for the first one that is unknown, repeated or out of range.
     pub fn read(query: &str, headers: &HeaderMap) -> Result<Self, Problem> {
         let mut request = Self::default();
         let mut seen = Vec::new();
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
-            let problem = |allowed: String| bad(&name, &value, allowed);
             if seen.contains(&name) {
-                return Err(problem("it is given more than once".to_owned()));
+                return Err(repeated(&name, &value));
             }
             match &*name {
                 "id" => request.id = Some(id("id", &value)?),
-                "work" => request.options.work = Some(span(&value).map_err(problem)?),
-                "sleep" => request.options.sleep = Some(span(&value).map_err(problem)?),
-                "fail" => request.options.fail = Some(failures(&value).map_err(problem)?),
-                _ => return Err(problem("the parameters are id, work, sleep and fail".to_owned())),
+                "work" => request.options.work = Some(duration_of("work", &value)?),
+                "sleep" => request.options.sleep = Some(duration_of("sleep", &value)?),
+                "fail" => request.options.fail = Some(failures(&value)?),
+                _ => return Err(unknown(&name, &value)),
             }
             seen.push(name);
         }
         if let Some(key) = idempotency_key(headers)? {
             match &request.id {
-                Some(id) if *id != key => {
-                    return Err(bad(
-                        "Idempotency-Key",
-                        &key,
-                        format!("it means the same as the parameter id, which is {id:?}"),
-                    ));
-                }
+                Some(id) if *id != key => return Err(differs(&key, id)),
                 _ => request.id = Some(key),
             }
         }
@@ -57,13 +62,41 @@ impl Request {
     }
 }
 
+/// Reads the body to its end, and drops it.
+///
+/// # Errors
+/// [`Problem::Unreadable`] if it is too large, too slow, or breaks off.
+pub async fn read_body(request: HttpRequest) -> Result<(), Problem> {
+    let too_large = || {
+        let detail =
+            format!("request body is larger than {LARGEST_BODY} bytes; bodies are ignored");
+        Problem::Unreadable(StatusCode::PAYLOAD_TOO_LARGE, detail)
+    };
+    // A length that is announced need not be waited for.
+    if request.body().size_hint().lower() > LARGEST_BODY as u64 {
+        return Err(too_large());
+    }
+    match tokio::time::timeout(BODY_TIMEOUT, Bytes::from_request(request, &())).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(rejection)) if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => {
+            Err(too_large())
+        }
+        Ok(Err(rejection)) => Err(Problem::Unreadable(rejection.status(), rejection.body_text())),
+        Err(_) => Err(Problem::Unreadable(
+            StatusCode::REQUEST_TIMEOUT,
+            format!("request body was not complete within {BODY_TIMEOUT:?}"),
+        )),
+    }
+}
+
 /// Reads a flow's id.
 ///
 /// # Errors
-/// [`Problem::Parameter`] if it is too long, empty, or has other characters. A dot, above all,
-/// would make it look like the child of another flow.
+/// [`Problem::Parameter`] if it is empty, too long, or has other characters: an id with a dot
+/// would be that of a child of another flow.
 pub fn id(parameter: &str, value: &str) -> Result<String, Problem> {
-    node::config::name(value).map_err(|allowed| bad(parameter, value, allowed))
+    settings::name(value)
+        .map_err(|_| invalid(parameter, value, "1 to 100 characters of A-Z a-z 0-9 - _"))
 }
 
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
@@ -71,42 +104,70 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     let Some(key) = keys.next() else { return Ok(None) };
     let key = String::from_utf8_lossy(key.as_bytes());
     if keys.next().is_some() {
-        return Err(bad("Idempotency-Key", &key, "it is given more than once".to_owned()));
+        return Err(repeated(KEY, &key));
     }
-    // The header is a structured field, whose strings stand in quotes; most clients leave them out.
+    // The header is a structured field: a string in quotes, which most clients leave out.
     let bare = key.strip_prefix('"').and_then(|key| key.strip_suffix('"')).unwrap_or(&key);
-    id("Idempotency-Key", bare).map(Some)
+    id(KEY, bare).map(Some)
 }
 
-fn span(text: &str) -> Result<Duration, String> {
-    let allowed =
-        || "an integer with ms, s or m is allowed, at most 10m, such as 500ms or 6s".to_owned();
+fn duration_of(parameter: &str, text: &str) -> Result<Duration, Problem> {
     duration::parse(text)
         .ok()
-        .filter(|span| *span <= LONGEST && !text.ends_with('h'))
-        .ok_or_else(allowed)
+        .filter(|duration| *duration <= LONGEST && !text.ends_with('h'))
+        .ok_or_else(|| invalid(parameter, text, "a duration such as 500ms or 6s, at most 10m"))
 }
 
-fn failures(text: &str) -> Result<u32, String> {
-    let allowed = || format!("an integer from 0 to {MOST_FAILURES} is allowed");
-    text.parse().ok().filter(|n| *n <= MOST_FAILURES).ok_or_else(allowed)
+fn failures(text: &str) -> Result<u32, Problem> {
+    text.parse()
+        .ok()
+        .filter(|failures| *failures <= MOST_FAILURES)
+        .ok_or_else(|| invalid("fail", text, format!("an integer from 0 to {MOST_FAILURES}")))
 }
 
-fn bad(parameter: &str, value: &str, allowed: String) -> Problem {
-    Problem::Parameter { parameter: parameter.to_owned(), value: value.to_owned(), allowed }
+fn invalid(parameter: &str, value: &str, allowed: impl Display) -> Problem {
+    problem(parameter, value, format!("invalid {parameter} {value:?}: expected {allowed}"), allowed)
+}
+
+fn unknown(parameter: &str, value: &str) -> Problem {
+    let allowed = "id, work, sleep or fail";
+    problem(
+        parameter,
+        value,
+        format!("unknown parameter {parameter:?}: expected {allowed}"),
+        allowed,
+    )
+}
+
+fn repeated(parameter: &str, value: &str) -> Problem {
+    problem(parameter, value, format!("{parameter} was given more than once"), "one value")
+}
+
+fn differs(key: &str, id: &str) -> Problem {
+    let detail = format!("{KEY} {key:?} differs from id {id:?}; send one of them");
+    problem(KEY, key, detail, format!("the same as id, {id:?}"))
+}
+
+fn problem(parameter: &str, value: &str, detail: String, allowed: impl Display) -> Problem {
+    Problem::Parameter {
+        parameter: parameter.to_owned(),
+        value: value.to_owned(),
+        allowed: allowed.to_string(),
+        detail,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn read(query: &str, key: Option<&str>) -> Result<Request, String> {
+    fn read(query: &str, key: Option<&str>) -> Result<Request, (String, String)> {
         let mut headers = HeaderMap::new();
         if let Some(key) = key {
             headers.insert("idempotency-key", key.parse().unwrap());
         }
         Request::read(query, &headers).map_err(|problem| match problem {
-            Problem::Parameter { parameter, .. } => parameter,
+            Problem::Parameter { parameter, detail, .. } => (parameter, detail),
             other => panic!("{other:?}"),
         })
     }
@@ -129,8 +190,7 @@ mod tests {
         assert_eq!(read("", Some("k")).unwrap().id.as_deref(), Some("k"));
         assert_eq!(read("", Some("\"k\"")).unwrap().id.as_deref(), Some("k"));
         assert_eq!(read("id=k", Some("k")).unwrap().id.as_deref(), Some("k"));
-        assert_eq!(read("id=k", Some("l")), Err("Idempotency-Key".to_owned()));
-        assert_eq!(read("", Some("k l")), Err("Idempotency-Key".to_owned()));
+        assert_eq!(read("", Some("k l")).unwrap_err().0, KEY);
     }
 
     #[test]
@@ -154,7 +214,25 @@ mod tests {
             ("fail=", "fail"),
             ("wrok=6s", "wrok"),
         ] {
-            assert_eq!(read(query, None), Err(parameter.to_owned()), "{query}");
+            assert_eq!(read(query, None).unwrap_err().0, parameter, "{query}");
+        }
+    }
+
+    #[test]
+    fn an_error_says_what_is_wrong() {
+        for (query, key, detail) in [
+            (
+                "work=6",
+                None,
+                "invalid work \"6\": expected a duration such as 500ms or 6s, at most 10m",
+            ),
+            ("wrok=6s", None, "unknown parameter \"wrok\": expected id, work, sleep or fail"),
+            ("id=a&id=a", None, "id was given more than once"),
+            ("id=a.b", None, "invalid id \"a.b\": expected 1 to 100 characters of A-Z a-z 0-9 - _"),
+            ("fail=11", None, "invalid fail \"11\": expected an integer from 0 to 10"),
+            ("id=x", Some("k"), "Idempotency-Key \"k\" differs from id \"x\"; send one of them"),
+        ] {
+            assert_eq!(read(query, key).unwrap_err().1, detail);
         }
     }
 }

@@ -1,31 +1,22 @@
-//! Whatever a client sends: a fitting status, an error as RFC 9457 has it, and never a panic, a
-//! hang, or a 500.
+//! Whatever a client sends: a fitting status, an error in the format of RFC 9457, and never a
+//! panic, a hang, or a 500.
 
-use std::{
-    sync::{Arc, LazyLock},
-    time::Duration,
-};
+use std::{sync::LazyLock, time::Duration};
 
 use axum::{
-    Router,
     body::{Body, Bytes},
     http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri},
 };
+use clap::{Args, FromArgMatches};
 use futures_util::stream;
-use gateway::{
-    client::Client,
-    config::Config,
-    routes::{self, App},
-};
-use node::transport::{ConnectionId, Transport};
+use gateway::{Gateway, Settings};
 use proptest::{collection::vec, prelude::*, sample::select};
-use resonate_sdk::prelude::Network;
+use resonate_otel::{Identity, Telemetry};
 use serde_json::Value;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     runtime::Runtime,
-    sync::watch,
     time::timeout,
 };
 use tower::ServiceExt;
@@ -33,44 +24,46 @@ use tower::ServiceExt;
 /// The largest body that is read.
 const LARGEST_BODY: usize = 16 * 1024;
 
-/// Whoever is not answered by then is not answered at all.
+/// A request that takes longer than this hangs.
 const HANG: Duration = Duration::from_secs(10);
 
-/// A gateway on an embedded server that nobody else is connected to, so that each flow stays
-/// pending; requests wait for it for five milliseconds.
-struct Gateway {
+/// A gateway on an embedded server that no service is connected to, so that each flow stays
+/// pending. Requests wait five milliseconds for its result.
+struct Tested {
     runtime: Runtime,
-    app: Router,
-    client: Client,
-    _stopping: watch::Sender<bool>,
+    gateway: Gateway,
 }
 
-static GATEWAY: LazyLock<Gateway> = LazyLock::new(|| {
+static TESTED: LazyLock<Tested> = LazyLock::new(|| {
     let runtime = Runtime::new().unwrap();
-    let (stopping, stopped) = watch::channel(false);
-    let (app, client) = runtime.block_on(async {
+    let gateway = runtime.block_on(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let mut node = node::config::Config::load("gateway").unwrap();
-        node.server_url = format!("http://{}", listener.local_addr().unwrap());
-        let server = embedded_server::Config::default();
-        tokio::spawn(embedded_server::run(listener, server, std::future::pending()));
-        let transport = Arc::new(Transport::new(&node, "gateway", ConnectionId::Fresh, Vec::new()));
-        let client = Client::new(&transport, transport.clone() as Arc<dyn Network>);
-        transport.connect();
-        let mut up = transport.up();
-        up.wait_for(|up| *up).await.unwrap();
-        let config = Config { wait: Duration::from_millis(5), ..Config::load().unwrap() };
-        (routes::app(App { client: client.clone(), config, up, stopping: stopped }), client)
+        let server = format!("http://{}", listener.local_addr().unwrap());
+        let config = embedded_server::Config::default();
+        tokio::spawn(embedded_server::run(listener, config, std::future::pending()));
+        let command = Settings::augment_args(clap::Command::new("gateway"));
+        let matches = command.get_matches_from(["gateway", "--server", &server, "--await", "5ms"]);
+        let settings = Settings::from_arg_matches(&matches).unwrap();
+        let identity = Identity {
+            name: gateway::GROUP.to_owned(),
+            instance: gateway::GROUP.to_owned(),
+            namespace: flows::NAMESPACE,
+            version: "test",
+        };
+        let mut gateway = Gateway::connect(settings, &Telemetry::start(identity).unwrap()).unwrap();
+        gateway.up.wait_for(|up| *up).await.unwrap();
+        gateway
     });
-    Gateway { runtime, app, client, _stopping: stopping }
+    Tested { runtime, gateway }
 });
 
-/// Sends a request; its answer with the whole body.
+/// Sends a request; returns its answer with the whole body.
 fn answer(request: Request<Body>) -> (Response<()>, Bytes) {
     let text = format!("{request:?}");
-    GATEWAY.runtime.block_on(async {
+    TESTED.runtime.block_on(async {
         let exchange = async {
-            let (head, body) = GATEWAY.app.clone().oneshot(request).await.unwrap().into_parts();
+            let routes = TESTED.gateway.routes.clone();
+            let (head, body) = routes.oneshot(request).await.unwrap().into_parts();
             (Response::from_parts(head, ()), axum::body::to_bytes(body, usize::MAX).await.unwrap())
         };
         timeout(HANG, exchange).await.unwrap_or_else(|_| panic!("no answer to {text}"))
@@ -81,7 +74,7 @@ fn post(uri: &str) -> Request<Body> {
     Request::post(uri).body(Body::empty()).unwrap()
 }
 
-/// Fails unless this is an error as RFC 9457 has it, with `status`; its members.
+/// Fails unless the answer is an error in the format of RFC 9457 with `status`; returns its members.
 #[track_caller]
 fn problem(request: Request<Body>, status: u16) -> Value {
     let text = format!("{request:?}");
@@ -129,20 +122,27 @@ fn a_bad_parameter_is_named_and_nothing_is_started() {
             let found = problem(post(&format!("/{route}?{own}{parameter}={value}")), 400);
             assert_eq!(found["parameter"], parameter, "{found}");
             assert!(found["value"].is_string() && found["allowed"].is_string(), "{found}");
-            let started = GATEWAY.runtime.block_on(GATEWAY.client.promise(&id)).unwrap();
-            assert!(started.is_none(), "{started:?}");
+            let detail = found["detail"].as_str().unwrap();
+            let beginnings =
+                [format!("invalid {parameter} "), format!("unknown parameter {parameter:?}")];
+            assert!(beginnings.iter().any(|beginning| detail.starts_with(beginning)), "{found}");
+            problem(Request::get(format!("/flows/{id}")).body(Body::empty()).unwrap(), 404);
         }
     }
 }
 
 #[test]
-fn a_doubled_parameter_is_refused() {
-    for query in ["id=a&id=a", "work=1s&id=b&work=1s", "fail=1&fail=2", "sleep=&sleep="] {
-        problem(post(&format!("/await-chain?{query}")), 400);
+fn a_repeated_parameter_is_refused() {
+    for query in ["id=a&id=a", "work=1s&id=b&work=1s", "fail=1&fail=2", "sleep=1s&sleep=1s"] {
+        let found = problem(post(&format!("/await-chain?{query}")), 400);
+        assert!(
+            found["detail"].as_str().unwrap().ends_with(" was given more than once"),
+            "{found}"
+        );
     }
-    let doubled = Request::post("/await-chain").header("idempotency-key", "a");
-    let doubled = doubled.header("idempotency-key", "a").body(Body::empty()).unwrap();
-    assert_eq!(problem(doubled, 400)["parameter"], "Idempotency-Key");
+    let repeated = Request::post("/await-chain").header("idempotency-key", "a");
+    let repeated = repeated.header("idempotency-key", "a").body(Body::empty()).unwrap();
+    assert_eq!(problem(repeated, 400)["parameter"], "Idempotency-Key");
 }
 
 #[test]
@@ -154,7 +154,12 @@ fn an_unknown_route_is_404_and_a_wrong_method_405_with_what_is_allowed() {
             problem(request, 404);
         }
     }
-    problem(Request::get("/flows/nobody").body(Body::empty()).unwrap(), 404);
+    let unknown = problem(Request::get("/flows/nobody").body(Body::empty()).unwrap(), 404);
+    let detail = "no such flow: nobody; start it with POST /await-chain?id=nobody";
+    assert_eq!(unknown["detail"], detail);
+    let unknown = problem(Request::get("/x").body(Body::empty()).unwrap(), 404);
+    let detail = "no such route: /x; try POST /await-chain, /detached-chain, /fan-out-workflow or GET /flows/{id}";
+    assert_eq!(unknown["detail"], detail);
     for (path, wrong, allowed) in [
         ("/await-chain", Method::GET, "POST"),
         ("/detached-chain", Method::DELETE, "POST"),
@@ -179,7 +184,7 @@ fn a_path_that_does_not_decode_is_400() {
     }
 }
 
-/// A body of `length` bytes, in pieces of unknown number if it is chunked.
+/// A body of `length` bytes; if it is chunked, its length is not announced.
 fn body(length: usize, chunked: bool) -> Body {
     let pieces = vec![Bytes::from(vec![b'x'; 1_000]); length / 1_000];
     let rest = Bytes::from(vec![b'x'; length % 1_000]);
@@ -207,10 +212,9 @@ fn a_body_that_breaks_off_is_400() {
     problem(request.unwrap(), 400);
 }
 
-/// What no HTTP library sends: each is answered with a 4xx, or the connection is closed; and the
-/// next request is served as ever.
+/// What no HTTP library sends: each is answered with a 4xx, and the next request is served.
 #[test]
-fn bytes_that_are_no_http_do_no_harm() {
+fn bytes_that_are_not_http_do_no_harm() {
     let chunk = format!("4000\r\n{}\r\n", "x".repeat(0x4000));
     let requests = [
         ("nonsense\r\n\r\n".into(), 400),
@@ -218,7 +222,7 @@ fn bytes_that_are_no_http_do_no_harm() {
         (b"POST /await-chain HTTP/1.1\r\nhost: x\r\nid\0: x\r\n\r\n".to_vec(), 400),
         (b"POST /await-chain HTTP/1.1\r\nhost: x\r\nidempotency-key: \xc3\xa9\r\n\r\n".to_vec(), 400),
         (b"POST /await-chain HTTP/1.1\r\nhost: x\r\ncontent-length: -1\r\n\r\n".to_vec(), 400),
-        // Refused as soon as it is announced: no byte of the body is awaited.
+        // Refused as soon as the length is announced, without waiting for the body.
         (b"POST /await-chain HTTP/1.1\r\nhost: x\r\ncontent-length: 99999999\r\n\r\n".to_vec(), 413),
         (
             format!(
@@ -234,15 +238,15 @@ fn bytes_that_are_no_http_do_no_harm() {
         (format!("POST /await-chain HTTP/1.1\r\nhost: x\r\nx: {}\r\n\r\n", "x".repeat(1 << 20)).into(), 431),
         (format!("GET /{} HTTP/1.1\r\nhost: x\r\n\r\n", "x".repeat(100_000)).into(), 414),
     ];
-    GATEWAY.runtime.block_on(async {
+    TESTED.runtime.block_on(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        tokio::spawn(async move { axum::serve(listener, GATEWAY.app.clone()).await });
+        tokio::spawn(async move { axum::serve(listener, TESTED.gateway.routes.clone()).await });
         for (bytes, status) in requests {
             let bytes: Vec<u8> = bytes;
             let text = String::from_utf8_lossy(&bytes[..bytes.len().min(80)]).into_owned();
             let mut stream = TcpStream::connect(address).await.unwrap();
-            // A server that has seen enough may close before it has read everything.
+            // The server may close the connection before it has read everything.
             let _ = stream.write_all(&bytes).await;
             let mut line = [0; 12];
             let read = timeout(HANG, stream.read_exact(&mut line)).await;
@@ -307,7 +311,7 @@ fn headers() -> impl Strategy<Value = Vec<(HeaderName, HeaderValue)>> {
         "[a-zA-Z0-9_-]{1,20}".prop_map(String::into_bytes),
         "00-[0-9a-f]{30,33}-[0-9a-f]{15,17}-[0-9a-f]{1,3}".prop_map(String::into_bytes),
     ];
-    let header = (name, value).prop_filter_map("no header value", |(name, value)| {
+    let header = (name, value).prop_filter_map("invalid header value", |(name, value)| {
         Some((HeaderName::from_static(name), HeaderValue::from_bytes(&value).ok()?))
     });
     vec(header, 0..4)
@@ -317,7 +321,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 1_000, ..ProptestConfig::default() })]
 
     #[test]
-    fn whatever_is_sent_is_answered_fittingly(
+    fn every_request_gets_a_fitting_answer(
         method in method(),
         path in path(),
         query in query(),
@@ -336,10 +340,10 @@ proptest! {
         let status = head.status().as_u16();
         let expected: &[u16] = match (starts, &method) {
             (true, &Method::POST) if length > LARGEST_BODY => &[413],
-            // Flows that nobody serves are 202; the detached one is started, that is all: 200.
+            // 202: no service runs the flow; 200: a detached flow was started.
             (true, &Method::POST) => &[200, 202, 400, 422],
             (true, _) => &[405],
-            // A route with an id, health, or none: 400 is for ids that cannot be.
+            // A route with an id, a health check, or no route; 400 is for invalid ids.
             (false, _) => &[200, 400, 404, 405],
         };
         prop_assert!(expected.contains(&status), "{text}: {status} {body:?}");

@@ -1,5 +1,6 @@
-//! service-h: `rax` returns 1: one half of the fan-out workflow.
+//! service-h: `rax` returns 1. It is one half of the fan-out workflow.
 
+use flows::Options;
 use node::prelude::*;
 
 /// One of the two functions that `zim` calls.
@@ -11,5 +12,5 @@ async fn rax(ctx: &Context, options: Options) -> Result<i64> {
 
 /// The group `service-h` and its function.
 pub fn service() -> Service {
-    Service::new("service-h").function(rax)
+    flows::service("service-h").function(rax)
 }

@@ -1,5 +1,6 @@
-//! service-i: `dop` returns 1: the other half of the fan-out workflow.
+//! service-i: `dop` returns 1. It is the other half of the fan-out workflow.
 
+use flows::Options;
 use node::prelude::*;
 
 /// One of the two functions that `zim` calls.
@@ -11,5 +12,5 @@ async fn dop(ctx: &Context, options: Options) -> Result<i64> {
 
 /// The group `service-i` and its function.
 pub fn service() -> Service {
-    Service::new("service-i").function(dop)
+    flows::service("service-i").function(dop)
 }

@@ -1,30 +1,21 @@
 //! Forgetting flows that are over, so that memory stays bounded.
 //!
-//! A flow is everything under one origin: a promise's id up to its first dot. It is dropped as a
-//! whole, and only when nothing in it is pending: no task of it can come back, and nothing of it is
-//! awaited from within. Each flow has at most one timer; nothing is ever searched for.
+//! A flow is everything with one origin. It is dropped as a whole, and only while nothing in it is
+//! pending: none of its tasks can come back, and nothing inside awaits anything. An id that is used
+//! again after that is new, so its functions run again.
+//!
+//! Each flow has at most one timer, so nothing has to be searched for.
 
-use super::{Core, Id};
+use wire::origin;
 
-/// The promises of one origin.
-#[derive(Default)]
-pub(super) struct Flow {
-    ids: Vec<Id>,
-    pending: usize,
-    /// When the flow is forgotten, once nothing in it is pending.
-    forget_at: Option<i64>,
-}
-
-fn origin(id: &str) -> &str {
-    id.split_once('.').map_or(id, |(origin, _)| origin)
-}
+use super::state::{Core, Flow, Id};
 
 impl Core {
     /// A promise was added.
     pub(super) fn joined_flow(&mut self, now: i64, id: &Id, pending: bool) {
         let name = origin(id);
         if !self.flows.contains_key(name) {
-            // A root is its own origin: one text serves both.
+            // A root is its own origin; both share one text.
             let key = if name.len() == id.len() { id.clone() } else { name.into() };
             self.flows.insert(key, Flow::default());
         }
@@ -44,12 +35,12 @@ impl Core {
         self.reschedule(now, name);
     }
 
-    /// The clock starts anew with each promise that joins or ends.
+    /// The retention starts again with each promise that is created or settled.
     fn reschedule(&mut self, now: i64, name: &str) {
         let Some((key, _)) = self.flows.get_key_value(name) else { return };
         let key = key.clone();
         let Some(flow) = self.flows.get_mut(name) else { return };
-        let forget_at = now.saturating_add(self.settings.retention);
+        let forget_at = now.saturating_add(self.limits.retention);
         let next = (flow.pending == 0).then_some(forget_at);
         if let Some(at) = std::mem::replace(&mut flow.forget_at, next) {
             self.forget.remove(&(at, key.clone()));
@@ -59,9 +50,9 @@ impl Core {
         }
     }
 
-    /// Drops the flows whose time is over, and the oldest ones if there are too many.
+    /// Drops the flows whose retention is over, and the oldest ones if there are too many.
     pub(super) fn forget_settled(&mut self, now: i64) {
-        let most = self.settings.settled_flows;
+        let most = self.limits.settled_flows;
         let over = |(at, _): &(i64, Id), len: usize| *at <= now || len > most;
         while self.forget.first().is_some_and(|first| over(first, self.forget.len())) {
             let Some((_, origin)) = self.forget.pop_first() else { return };

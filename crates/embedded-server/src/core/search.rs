@@ -1,85 +1,57 @@
-//! Searches: they look at everything, and are not meant for a request path.
+//! Searches. They look at everything: not for request paths.
 
-use std::collections::HashMap;
+use wire::{
+    Pairs,
+    operation::{PromiseSearch, TaskSearch},
+    outcome::{Promises, Tasks},
+};
 
-use super::{Core, Id};
-use crate::protocol::{PromiseState, Reply, TaskState, push_string};
+use super::state::{Core, Id, StoredPromise};
+use crate::reply::Reply;
+
+const DEFAULT_LIMIT: usize = 100;
 
 impl Core {
-    pub(super) fn promise_search(
-        &self,
-        state: Option<PromiseState>,
-        tags: &HashMap<String, String>,
-        cursor: Option<&str>,
-        limit: usize,
-    ) -> Reply {
-        let found = self.promises.iter().filter(|(id, promise)| {
-            cursor.is_none_or(|cursor| ***id > *cursor)
-                && state.is_none_or(|state| promise.state == state)
-                && carries(&promise.tags, tags)
+    pub(super) fn promise_search(&self, search: &PromiseSearch) -> Reply {
+        let found = self.promises.iter().filter(|(_, promise)| {
+            search.state.is_none_or(|state| promise.state == state)
+                && search.tags.as_ref().is_none_or(|tags| has_tags(promise, tags))
         });
-        let (page, next) = page(found.map(|(id, _)| id).collect(), limit);
-        let mut data = String::from("{\"promises\":[");
-        for (index, id) in page.iter().enumerate() {
-            if index > 0 {
-                data.push(',');
-            }
-            if let Some(promise) = self.promises.get(*id) {
-                promise.render(id, &mut data);
-            }
-        }
-        finish(data, next)
+        let (page, cursor) = page(found, search.cursor.as_deref(), search.limit);
+        let promises = page.into_iter().map(|(id, promise)| promise.record(id)).collect();
+        Reply::ok(&Promises { promises, cursor })
     }
 
-    pub(super) fn task_search(
-        &self,
-        state: Option<TaskState>,
-        cursor: Option<&str>,
-        limit: usize,
-    ) -> Reply {
-        let tasks = self.promises.keys().filter_map(|id| Some((id, self.task(id)?)));
-        let found = tasks.filter(|(id, task)| {
-            cursor.is_none_or(|cursor| ***id > *cursor)
-                && state.is_none_or(|state| task.state == state)
-        });
-        let (page, next) = page(found.map(|(id, _)| id).collect(), limit);
-        let mut data = String::from("{\"tasks\":[");
-        for (index, id) in page.iter().enumerate() {
-            if index > 0 {
-                data.push(',');
-            }
-            if let Some(task) = self.task(id) {
-                task.render(id, &mut data);
-            }
-        }
-        finish(data, next)
+    pub(super) fn task_search(&self, search: &TaskSearch) -> Reply {
+        let tasks =
+            self.promises.iter().filter_map(|(id, promise)| Some((id, promise.task.as_deref()?)));
+        let found = tasks.filter(|(_, task)| search.state.is_none_or(|state| task.state == state));
+        let (page, cursor) = page(found, search.cursor.as_deref(), search.limit);
+        let tasks = page.into_iter().map(|(id, task)| task.record(id)).collect();
+        Reply::ok(&Tasks { tasks, cursor })
     }
 }
 
-/// Whether a promise's tags contain all of these.
-fn carries(tags: &str, wanted: &HashMap<String, String>) -> bool {
+fn has_tags(promise: &StoredPromise, wanted: &Pairs) -> bool {
     if wanted.is_empty() {
         return true;
     }
-    let tags: HashMap<String, String> = serde_json::from_str(tags).unwrap_or_default();
+    let tags: Pairs = serde_json::from_str(promise.tags.get()).unwrap_or_default();
     wanted.iter().all(|(name, value)| tags.get(name) == Some(value))
 }
 
-/// The first `limit` ids, and the cursor if there are more.
-fn page(mut ids: Vec<&Id>, limit: usize) -> (Vec<&Id>, Option<&Id>) {
-    ids.sort_unstable();
-    let more = ids.len() > limit;
-    ids.truncate(limit);
-    let next = ids.last().copied().filter(|_| more);
-    (ids, next)
-}
-
-fn finish(mut data: String, cursor: Option<&Id>) -> Reply {
-    data.push(']');
-    if let Some(cursor) = cursor {
-        data.push_str(",\"cursor\":");
-        push_string(&mut data, cursor);
-    }
-    data.push('}');
-    Reply::ok(data)
+/// The page after `cursor`, by id, and the next cursor if there are more.
+fn page<'a, T>(
+    found: impl Iterator<Item = (&'a Id, T)>,
+    cursor: Option<&str>,
+    limit: Option<i64>,
+) -> (Vec<(&'a Id, T)>, Option<&'a str>) {
+    let limit = limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(DEFAULT_LIMIT);
+    let mut found: Vec<_> =
+        found.filter(|(id, _)| cursor.is_none_or(|cursor| ***id > *cursor)).collect();
+    found.sort_unstable_by_key(|(id, _)| *id);
+    let more = found.len() > limit;
+    found.truncate(limit);
+    let next = found.last().filter(|_| more).map(|(id, _)| &***id);
+    (found, next)
 }

@@ -1,29 +1,30 @@
-//! The state machine with a clock of the test's own: every instant is exact.
+//! The state machine at times that the test chooses.
 
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
 
-use super::{Core, Message, Settings};
-use crate::protocol::parse;
+use super::{Core, Limits, Message};
+use crate::request;
 
 const RETRY: i64 = 2_000;
 const RETENTION: i64 = 10_000;
 
 fn core() -> Core {
-    Core::new(Settings { retry: RETRY, retention: RETENTION, settled_flows: 1_000 })
+    Core::new(Limits { retry: RETRY, retention: RETENTION, settled_flows: 1_000 })
 }
 
 /// Applies a request; returns its status and data, and the messages in short.
 fn apply(core: &mut Core, now: i64, kind: &str, data: Value) -> (u16, Value, Vec<String>) {
     let head = json!({"corrId": "c", "version": "2026-04-01"});
     let body = json!({"kind": kind, "head": head, "data": data}).to_string();
-    let Ok(request) = parse(body.as_bytes()).request else {
+    let mut value = Value::Null;
+    let Ok(operation) = request::read(body.as_bytes(), &mut value).operation else {
         return (400, Value::Null, Vec::new());
     };
-    let (reply, messages) = core.apply(now, request);
-    let data = serde_json::from_str(&reply.data).expect("data is JSON");
+    let (reply, messages) = core.apply(now, operation);
+    let data = serde_json::from_str(reply.data.get()).expect("data is JSON");
     (reply.status, data, short(messages))
 }
 
@@ -31,7 +32,7 @@ fn short(messages: Vec<Message>) -> Vec<String> {
     let short = |message| match message {
         Message::Execute { id, version, .. } => format!("execute {id} {version}"),
         Message::Unblock { promise, address } => {
-            let promise: Value = serde_json::from_str(&promise).expect("a promise is JSON");
+            let promise: Value = serde_json::from_str(promise.get()).expect("a promise is JSON");
             format!("unblock {} {}", promise["id"].as_str().unwrap_or_default(), address.group)
         }
     };

@@ -1,0 +1,24 @@
+//! The three flows of this example: which functions they call, in which services, and what a
+//! request may ask of them.
+//!
+//! | module | what it holds |
+//! | --- | --- |
+//! | `table` | [`FLOWS`]: the flows as data, and everything that follows from it |
+//! | `options` | [`Options`]: `work`, `sleep` and `fail` |
+//!
+//! Launcher, gateway, page and tests read the table. To add a flow, add it there and write its
+//! services.
+
+mod options;
+mod table;
+
+pub use options::{Options, STEP};
+pub use table::{Answer, Caller, FLOWS, Flow, Function, Invocation};
+
+/// The `service.namespace` of every process in traces.
+pub const NAMESPACE: &str = "async-rpc";
+
+/// A service of this example: all its processes share the name `group`.
+pub fn service(group: &'static str) -> node::Service {
+    node::Service::new(group).namespace(NAMESPACE)
+}

@@ -1,0 +1,175 @@
+//! Starts the whole system: the launcher's options, and what it starts in which order.
+
+use clap::{Args, FromArgMatches};
+use node::{
+    cli::{self, ServiceSettings},
+    error::Error,
+    logging, settings,
+    stop::Stop,
+};
+
+use crate::{
+    PREFIXES, jaeger,
+    jaeger::Traces,
+    ports,
+    process::{Program, Role, Spec},
+    report, services,
+    supervise::System,
+};
+
+/// The subcommand that runs the embedded server.
+pub const SERVER_COMMAND: &str = "server";
+
+/// The instance of the embedded server.
+const SERVER: &str = "resonate";
+
+/// The launcher's options.
+#[derive(Args)]
+#[group(skip)]
+pub struct Options {
+    /// Processes of each service
+    #[arg(long, value_name = "NUMBER", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=50))]
+    replicas: u16,
+    /// Use the Resonate Server at this address instead of the embedded one
+    #[arg(long, value_name = "URL", value_parser = settings::url)]
+    server: Option<String>,
+    /// Port of the gateway; 0 takes a free one [default: that of GATEWAY_LISTEN, 5000]
+    #[arg(long)]
+    port: Option<u16>,
+    /// Port of the embedded Resonate server; 0 takes a free one [default: that of
+    /// EMBEDDED_SERVER_LISTEN, 8001]
+    #[arg(long, value_name = "PORT")]
+    server_port: Option<u16>,
+    #[command(flatten)]
+    jaeger: jaeger::Options,
+}
+
+/// The settings that the processes inherit, read here first: an invalid one is reported once,
+/// before anything starts.
+struct Inherited {
+    gateway: gateway::Settings,
+    server: embedded_server::Settings,
+}
+
+impl Inherited {
+    fn read() -> Result<Self, Error> {
+        let gateway: gateway::Settings = inherited(gateway::Settings::augment_args)?;
+        gateway.node.instance(gateway::GROUP)?;
+        let _: ServiceSettings = inherited(service_settings)?;
+        Ok(Self { gateway, server: inherited(embedded_server::Settings::augment_args)? })
+    }
+}
+
+fn inherited<T: FromArgMatches>(
+    arguments: impl FnOnce(clap::Command) -> clap::Command,
+) -> Result<T, Error> {
+    let command = arguments(clap::Command::new("async-rpc"));
+    let parsed = settings::parse(command, &PREFIXES, ["async-rpc".into()])?;
+    Ok(T::from_arg_matches(&parsed.matches)?)
+}
+
+/// Adds the settings of a service. Many processes run on this machine, so the address for health
+/// checks is a free port unless the user sets one.
+pub fn service_settings(command: clap::Command) -> clap::Command {
+    ServiceSettings::augment_args(command)
+        .mut_arg("health_listen", |argument| argument.default_value("127.0.0.1:0"))
+}
+
+/// Starts everything, and supervises it until it is told to stop. `unknown`: settings to warn
+/// about.
+///
+/// # Errors
+/// A setting is invalid, a port is taken, or a process failed to start. Nothing is left running.
+pub fn run(options: Options, unknown: &[String]) -> Result<(), Error> {
+    let Inherited { mut gateway, mut server } = Inherited::read()?;
+    logging::start(&gateway.node.log, None)?;
+    logging::report_unknown(unknown);
+    gateway.listen.set_port(options.port.unwrap_or(gateway.listen.port()));
+    server.listen.set_port(options.server_port.unwrap_or(server.listen.port()));
+    cli::block_on(1, async move {
+        let mut stop = Stop::listen("launcher")?;
+        ports::listen(gateway.listen, "--port")?;
+        if options.server.is_none() {
+            ports::listen(server.listen, "--server-port")?;
+        }
+        let traces = Traces::choose(&options.jaeger)?;
+        let mut system = System::new(gateway.node.drain);
+        let plan = Plan { options, gateway, server, traces };
+        let result = tokio::select! {
+            result = plan.start(&mut system) => result,
+            () = stop.requested() => Ok(()),
+        };
+        system.stop().await;
+        result
+    })
+}
+
+/// What to start.
+struct Plan {
+    options: Options,
+    gateway: gateway::Settings,
+    server: embedded_server::Settings,
+    traces: Traces,
+}
+
+impl Plan {
+    /// Starts the server, then Jaeger, the gateway and the services. Then it reports what happens
+    /// to them, and ends only with an error.
+    async fn start(self, system: &mut System) -> Result<(), Error> {
+        let (server, kind) = match &self.options.server {
+            Some(url) => (url.clone(), "external"),
+            None => {
+                let listen = self.server.listen.to_string();
+                system.start(self.spec(
+                    Role::Server,
+                    SERVER,
+                    SERVER,
+                    &[SERVER_COMMAND, "--listen", &listen],
+                ))?;
+                system.all_ready(&listen).await?;
+                let address = system.address(SERVER).map_or(self.server.listen, ports::reachable);
+                (format!("http://{address}"), "embedded: state is in memory and lost on exit")
+            }
+        };
+        if let Traces::Jaeger(jaeger) = &self.traces {
+            system.start(jaeger.spec()?)?;
+        }
+        let process = |role, group, instance: &str, more: &[&str]| {
+            let arguments = [&[group, "--instance", instance, "--server", &server], more].concat();
+            self.spec(role, group, instance, &arguments)
+        };
+        let listen = self.gateway.listen.to_string();
+        let group = gateway::GROUP;
+        system.start(process(Role::Gateway, group, group, &["--listen", &listen]))?;
+        for service in services::all() {
+            let group = service.group();
+            for n in 0..self.options.replicas {
+                system.start(process(Role::Service, group, &instance(group, n), &[]))?;
+            }
+        }
+        system.all_ready(&server).await?;
+        report::print_summary(&system.rows(), &server, kind, &self.traces);
+        system.report_exits().await
+    }
+
+    /// A process of this executable.
+    fn spec(&self, role: Role, group: &str, instance: &str, arguments: &[&str]) -> Spec {
+        Spec {
+            role,
+            group: group.to_owned(),
+            instance: instance.to_owned(),
+            program: Program::Own,
+            arguments: arguments.iter().map(|&word| word.to_owned()).collect(),
+            environment: self.traces.environment(role),
+        }
+    }
+}
+
+/// `service-b`, `service-b-replica`, `service-b-replica-2`, …
+fn instance(group: &str, n: u16) -> String {
+    match n {
+        0 => group.to_owned(),
+        1 => format!("{group}-replica"),
+        n => format!("{group}-replica-{n}"),
+    }
+}

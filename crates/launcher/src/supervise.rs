@@ -1,0 +1,197 @@
+//! What becomes of the processes: waits until they are ready, reports those that exit, and stops
+//! them in order.
+
+use std::{net::SocketAddr, process::ExitStatus, time::Duration};
+
+use node::error::{EXIT_SETTING, Error};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinHandle,
+    time::{Instant, interval_at, timeout},
+};
+
+use crate::{
+    process::{Process, Program, Role, Spec},
+    report::{self, Row},
+};
+
+/// How often the launcher prints which processes are not ready.
+const PROGRESS: Duration = Duration::from_secs(3);
+
+/// How long a process may take to stop, beyond its drain deadline, before it is killed.
+const GRACE: Duration = Duration::from_secs(4);
+
+/// How long another program may take to listen before it is killed.
+const START: Duration = Duration::from_secs(60);
+
+/// The order of stopping: each can still finish its work with those that come later, and Jaeger
+/// has everybody's spans before it stops.
+const STOP_ORDER: [Role; 4] = [Role::Gateway, Role::Service, Role::Server, Role::Jaeger];
+
+/// The processes, in the order of their start.
+pub struct System {
+    drain: Duration,
+    processes: Vec<Supervised>,
+    events: mpsc::UnboundedReceiver<Event>,
+    tell: mpsc::UnboundedSender<Event>,
+}
+
+/// What happens to a process: its place in the list, and what.
+enum Event {
+    Ready(usize, SocketAddr),
+    Exited(usize, ExitStatus),
+}
+
+/// A process, and the task that watches it.
+struct Supervised {
+    spec: Spec,
+    pid: u32,
+    /// Where it listens; none until it is ready.
+    address: Option<SocketAddr>,
+    exited: bool,
+    stop: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+impl System {
+    /// No process yet. `drain`: how long each may take to finish its work when it is stopped.
+    pub fn new(drain: Duration) -> Self {
+        let (tell, events) = mpsc::unbounded_channel();
+        Self { drain, processes: Vec::new(), events, tell }
+    }
+
+    /// Starts a process.
+    ///
+    /// # Errors
+    /// It cannot be executed.
+    pub fn start(&mut self, spec: Spec) -> Result<(), Error> {
+        let process = Process::start(spec.clone())?;
+        let (stop, pid, place) = (watch::Sender::new(false), process.pid, self.processes.len());
+        let patience = self.drain + GRACE;
+        let task =
+            tokio::spawn(supervise(process, place, stop.subscribe(), patience, self.tell.clone()));
+        self.processes.push(Supervised { spec, pid, address: None, exited: false, stop, task });
+        Ok(())
+    }
+
+    /// Waits until every process is ready, and prints which are not, every three seconds.
+    /// `server`: the Resonate Server that they connect to.
+    ///
+    /// # Errors
+    /// A process exited.
+    pub async fn all_ready(&mut self, server: &str) -> Result<(), Error> {
+        let total = self.waiting().len();
+        let mut progress = interval_at(Instant::now() + PROGRESS, PROGRESS);
+        while !self.waiting().is_empty() {
+            tokio::select! {
+                // This struct holds a sender, so there is always a next event.
+                Some(event) = self.events.recv() => match event {
+                    Event::Ready(place, address) => self.processes[place].address = Some(address),
+                    Event::Exited(place, status) => return Err(self.failed_start(place, status)),
+                },
+                _ = progress.tick() => report::print_progress(&self.waiting(), total, server),
+            }
+        }
+        Ok(())
+    }
+
+    /// The instances that are not ready.
+    fn waiting(&self) -> Vec<&str> {
+        let waiting = self.processes.iter().filter(|process| process.address.is_none());
+        waiting.map(|process| process.spec.instance.as_str()).collect()
+    }
+
+    /// Where an instance listens, once it is ready.
+    pub fn address(&self, instance: &str) -> Option<SocketAddr> {
+        self.processes.iter().find(|process| process.spec.instance == instance)?.address
+    }
+
+    /// Every process, for the summary.
+    pub fn rows(&self) -> Vec<Row<'_>> {
+        self.processes
+            .iter()
+            .map(|Supervised { spec, pid, address, .. }| Row { spec, pid: *pid, address: *address })
+            .collect()
+    }
+
+    /// The process has printed the reason itself. Its exit code becomes the launcher's.
+    fn failed_start(&mut self, place: usize, status: ExitStatus) -> Error {
+        let process = &mut self.processes[place];
+        process.exited = true;
+        let text = report::failed_start(&process.spec, status);
+        match status.code() {
+            Some(code) if code == i32::from(EXIT_SETTING) => Error::Usage(text),
+            _ => Error::Other(text),
+        }
+    }
+
+    /// Prints a line for each process that exits: what that means, and how to restart it.
+    pub async fn report_exits(&mut self) -> Result<(), Error> {
+        loop {
+            let Some(Event::Exited(place, status)) = self.events.recv().await else { continue };
+            self.processes[place].exited = true;
+            let Supervised { spec, pid, .. } = &self.processes[place];
+            let others =
+                self.processes.iter().filter(|it| !it.exited && it.spec.group == spec.group);
+            let others: Vec<_> = others.map(|other| other.spec.instance.as_str()).collect();
+            report::print_exit(spec, *pid, status, &others);
+        }
+    }
+
+    /// Stops all processes, and waits until they have exited.
+    pub async fn stop(mut self) {
+        let running = self.processes.iter().filter(|process| !process.exited).count();
+        if running > 0 {
+            report::print_stopping(running);
+        }
+        for role in STOP_ORDER {
+            let these = self.processes.extract_if(.., |process| process.spec.role == role);
+            let these: Vec<_> = these.collect();
+            for process in &these {
+                process.stop.send_replace(true);
+            }
+            for process in these {
+                // It fails only if the task panicked, and then there is nothing to wait for.
+                let _ = process.task.await;
+            }
+        }
+    }
+}
+
+/// Watches one process: until it is ready, until it exits, or until it is told to stop.
+async fn supervise(
+    mut process: Process,
+    place: usize,
+    mut stop: watch::Receiver<bool>,
+    patience: Duration,
+    tell: mpsc::UnboundedSender<Event>,
+) {
+    let life = async {
+        let ready = match process.spec.program {
+            Program::Own => Ok(process.ready().await),
+            Program::Other { .. } => timeout(START, process.ready()).await,
+        };
+        match ready {
+            // Sending fails only while the launcher itself exits.
+            Ok(Ok(address)) => drop(tell.send(Event::Ready(place, address))),
+            Ok(Err(_)) => {}
+            Err(_) => {
+                report::print_silent(&process.spec.instance, process.pid, START);
+                process.kill().await;
+            }
+        }
+        process.exited().await
+    };
+    tokio::select! {
+        status = life => {
+            let _ = tell.send(Event::Exited(place, status));
+            return;
+        }
+        _ = stop.wait_for(|stop| *stop) => {}
+    }
+    process.stop();
+    if timeout(patience, process.exited()).await.is_err() {
+        process.kill().await;
+        report::print_killed(&process.spec.instance, process.pid, patience);
+    }
+}

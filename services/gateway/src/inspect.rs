@@ -1,0 +1,94 @@
+//! `GET /flows/{id}`: the state of a flow and of each of its invocations.
+//!
+//! The ids of all invocations follow from the flow and its options, so each is asked for by its id.
+
+use axum::{
+    Json,
+    extract::{Path, State, rejection::PathRejection},
+};
+use flows::{Answer, Flow};
+use futures_util::future::{try_join, try_join_all};
+use serde::Serialize;
+use serde_json::Value;
+use wire::{Promise, PromiseState};
+
+use crate::{client, problem::Problem, request, routes::App, trace_link::TraceLink};
+
+#[derive(Serialize)]
+pub struct Inspection {
+    id: String,
+    flow: &'static str,
+    state: PromiseState,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    result: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+    #[serde(flatten)]
+    trace: TraceLink,
+    invocations: Vec<InspectedInvocation>,
+}
+
+#[derive(Serialize)]
+struct InspectedInvocation {
+    function: &'static str,
+    id: String,
+    /// None: it has not been called yet.
+    state: Option<PromiseState>,
+    /// The process that holds it now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    instance: Option<String>,
+}
+
+/// Handles `GET /flows/{id}`.
+pub async fn inspect(
+    State(app): State<App>,
+    id: Result<Path<String>, PathRejection>,
+) -> Result<Json<Inspection>, Problem> {
+    let Path(id) =
+        id.map_err(|rejection| Problem::Unreadable(rejection.status(), rejection.body_text()))?;
+    let id = request::id("id", &id)?;
+    let client = &app.client;
+    let first = client.get(&id).await?.ok_or_else(|| Problem::NoFlow(id.clone()))?;
+    let (flow, options) = client::flow_of(&first).ok_or_else(|| Problem::NoFlow(id.clone()))?;
+    let invocations = flow.invocations(&id, &options);
+    let found = try_join_all(
+        invocations.iter().map(|call| try_join(client.get(&call.id), client.holder(&call.id))),
+    )
+    .await?;
+
+    let promises: Vec<_> = found.iter().map(|(promise, _)| promise.as_ref()).collect();
+    let outcome = outcome(flow, &first, &promises);
+    let state = outcome.map_or(PromiseState::Pending, |promise| promise.state);
+    let (result, error) = match (state, outcome) {
+        (PromiseState::Pending, _) | (_, None) => (None, None),
+        (PromiseState::Resolved, Some(promise)) => (Some(client::value_of(promise)), None),
+        (_, Some(promise)) => (None, Some(client::error_of(promise))),
+    };
+    let trace = TraceLink::of(&first, app.settings.jaeger_url.as_deref());
+    let invocations = invocations.into_iter().zip(found);
+    let invocations = invocations.map(|(call, (promise, instance))| InspectedInvocation {
+        function: call.function.name,
+        id: call.id,
+        state: promise.map(|promise| promise.state),
+        instance,
+    });
+    let invocations = invocations.collect();
+    Ok(Json(Inspection { id, flow: flow.name, state, result, error, trace, invocations }))
+}
+
+/// The promise whose state is the flow's: the first one, or, if nobody awaits the first function,
+/// the last one; unless an earlier one failed, for then nothing comes after it.
+fn outcome<'a>(
+    flow: &Flow,
+    first: &'a Promise<'static>,
+    found: &[Option<&'a Promise<'static>>],
+) -> Option<&'a Promise<'static>> {
+    if let Answer::Result(_) = flow.answer {
+        return Some(first);
+    }
+    let failed = found
+        .iter()
+        .flatten()
+        .find(|promise| !matches!(promise.state, PromiseState::Pending | PromiseState::Resolved));
+    failed.copied().or_else(|| *found.last()?)
+}

@@ -1,0 +1,153 @@
+//! A gateway process from start to stop.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    process::ExitCode,
+    sync::Arc,
+};
+
+use axum::Router;
+use clap::{CommandFactory, Parser};
+use node::{
+    cli,
+    error::{self, Error},
+    health, logging,
+    server::{self, ConnectionId, MessageStream},
+    stop::Stop,
+};
+use resonate_otel::{Identity, Telemetry};
+use tokio::sync::watch;
+
+use crate::{
+    GROUP, Settings,
+    client::Client,
+    routes::{self, App},
+    waiters::Waiters,
+};
+
+/// The HTTP gateway: starts flows, waits for their results, shows their state
+#[derive(Parser)]
+#[command(name = "gateway", version, after_help = cli::OTEL)]
+struct Arguments {
+    #[command(flatten)]
+    settings: Settings,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(clap::Subcommand)]
+enum Command {
+    /// Ask the gateway that listens on GATEWAY_LISTEN whether it is ready; the exit code is 0 if so
+    Healthcheck,
+}
+
+/// The `main` of the gateway's executable.
+pub fn main() -> ExitCode {
+    let parsed = cli::parse(Arguments::command(), &["NODE", "GATEWAY"]);
+    error::exit_code(parsed.and_then(|(arguments, unknown)| {
+        let Arguments { settings, command } = arguments;
+        match command {
+            Some(Command::Healthcheck) => cli::healthcheck(reachable(settings.listen)),
+            None => run(settings, &unknown),
+        }
+    }))
+}
+
+/// An address to reach a process at that listens on all addresses.
+fn reachable(listen: SocketAddr) -> SocketAddr {
+    match listen.ip().is_unspecified() {
+        true => SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), listen.port()),
+        false => listen,
+    }
+}
+
+/// Runs a gateway process until it is told to stop. `unknown`: settings to warn about.
+///
+/// # Errors
+/// A setting is invalid, or the address is taken.
+pub fn run(settings: Settings, unknown: &[String]) -> Result<(), Error> {
+    let instance = settings.node.instance(GROUP)?;
+    let identity = Identity {
+        name: GROUP.to_owned(),
+        instance: instance.clone(),
+        namespace: flows::NAMESPACE,
+        version: env!("CARGO_PKG_VERSION"),
+    };
+    let telemetry = logging::telemetry(identity, &settings.node.log)?;
+    logging::report_unknown(unknown);
+    cli::block_on(settings.node.worker_threads, serve(settings, instance, &telemetry))
+}
+
+/// A gateway without a listener: its routes, and its connection to the Resonate Server.
+pub struct Gateway {
+    /// The HTTP interface.
+    pub routes: Router,
+    /// Whether the message stream from the Resonate Server is up.
+    pub up: watch::Receiver<bool>,
+    stream: MessageStream,
+    stopping: watch::Sender<bool>,
+}
+
+impl Gateway {
+    /// Opens the message stream. Call it within a Tokio runtime.
+    ///
+    /// # Errors
+    /// See [`server::client`].
+    pub fn connect(settings: Settings, telemetry: &Telemetry) -> Result<Self, Error> {
+        // A new id for each connection: messages for a connection that is half dead get lost.
+        let (exchange, stream) =
+            server::client(&settings.node, GROUP, ConnectionId::Fresh, telemetry)?;
+        let client = Client::new(Arc::new(exchange));
+        let waiters = Waiters::new(client.clone());
+        stream.open(waiters.clone());
+        let (up, stopping) = (stream.up(), watch::Sender::new(false));
+        let routes = routes::routes(App {
+            client,
+            waiters,
+            settings: Arc::new(settings),
+            up: up.clone(),
+            stopping: stopping.subscribe(),
+        });
+        Ok(Self { routes, up, stream, stopping })
+    }
+
+    /// Answers every request that waits with 202. Its flow continues.
+    pub fn stop_waiting(&self) {
+        self.stopping.send_replace(true);
+    }
+}
+
+async fn serve(settings: Settings, instance: String, telemetry: &Telemetry) -> Result<(), Error> {
+    let mut stop = Stop::listen(&instance)?;
+    let listener = cli::listen(settings.listen, "GATEWAY_LISTEN").await?;
+    let address = listener.local_addr().map_err(|error| Error::Other(error.to_string()))?;
+    let (drain, greeting) = (settings.node.drain, settings.greeting.clone());
+    let gateway = Gateway::connect(settings, telemetry)?;
+
+    let mut stopping = gateway.stopping.subscribe();
+    let server = axum::serve(listener, gateway.routes.clone());
+    let server = server.with_graceful_shutdown(async move {
+        // It fails only if the sender is gone, and then the gateway stops too.
+        let _ = stopping.wait_for(|stopping| *stopping).await;
+    });
+    let server = tokio::spawn(async move { server.await });
+    tokio::select! {
+        () = stop.requested() => {}
+        () = async {
+            health::report_ready(gateway.up.clone(), address, &instance).await;
+            if let Some(greeting) = greeting {
+                // To the same place as the log, so that it comes after it.
+                eprintln!("{}", greeting.trim_end());
+            }
+        } => {}
+    }
+    stop.requested().await;
+    tracing::info!(instance, "stopping");
+    gateway.stop_waiting();
+    if tokio::time::timeout(drain, server).await.is_err() {
+        tracing::warn!(instance, "drain deadline reached with open connections");
+    }
+    gateway.stream.close();
+    tracing::info!(instance, "stopped");
+    Ok(())
+}

@@ -1,0 +1,254 @@
+//! Who waits for which promise. The server tells this process when a promise is settled; a promise
+//! that nobody waits for any more is forgotten.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use futures_util::StreamExt;
+use node::server::Listener;
+use tokio::sync::watch;
+use wire::{Address, Message, MessageBody, Promise};
+
+use crate::{
+    GROUP,
+    client::{self, Client},
+};
+
+/// The delay before a listener that could not be registered is registered again.
+const RETRY: Duration = Duration::from_millis(200);
+
+/// The server sends each message once, and drops it if the connection cannot take it. So a
+/// listener is registered again after this time, which also returns the promise's state.
+const REFRESH: Duration = Duration::from_secs(5);
+
+/// How many listeners are registered at the same time after a reconnect.
+const REGISTER_AT_ONCE: usize = 16;
+
+/// The promise of each id that is waited for, once it is settled.
+type Waiting = Mutex<HashMap<String, watch::Sender<Option<Promise<'static>>>>>;
+
+/// All waits of this process. Clones share them.
+#[derive(Clone)]
+pub struct Waiters {
+    client: Client,
+    waiting: Arc<Waiting>,
+    /// Where the server sends its messages; none until the message stream is up.
+    address: watch::Sender<Option<Address>>,
+}
+
+impl Waiters {
+    /// Nobody waits yet. Pass a clone to the message stream as its listener.
+    pub fn new(client: Client) -> Self {
+        Self { client, waiting: Arc::default(), address: watch::Sender::new(None) }
+    }
+
+    /// Waits until the promise `id` is settled. Dropping the future ends the wait and leaves
+    /// nothing behind.
+    pub async fn settlement(&self, id: &str) -> Promise<'static> {
+        let mut wait = Wait::new(&self.waiting, id);
+        let register = async {
+            loop {
+                let pause = match self.register(id).await {
+                    Ok(()) => REFRESH,
+                    Err(error) => {
+                        tracing::debug!(%error, promise = id, "registering a listener failed");
+                        RETRY
+                    }
+                };
+                tokio::time::sleep(pause).await;
+            }
+        };
+        tokio::select! {
+            promise = wait.settled() => promise,
+            never = register => never,
+        }
+    }
+
+    /// Registers a listener for the promise `id`. If it is settled already, the wait ends here.
+    async fn register(&self, id: &str) -> Result<(), client::Error> {
+        let mut address = self.address.subscribe();
+        // It cannot fail: `self` holds the sender.
+        let address = address.wait_for(Option::is_some).await.ok().and_then(|it| it.clone());
+        let Some(address) = address else { return Ok(()) };
+        let promise = self.client.listen(id, &address).await?;
+        if !promise.is_pending() {
+            self.settled(promise);
+        }
+        Ok(())
+    }
+
+    /// A new connection has a new address: registers all listeners again.
+    async fn register_all(self) {
+        let ids: Vec<String> = lock(&self.waiting).keys().cloned().collect();
+        let register = |id: String| {
+            let waiters = &self;
+            async move {
+                if let Err(error) = waiters.register(&id).await {
+                    tracing::warn!(%error, promise = id, "re-registering a listener failed");
+                }
+            }
+        };
+        futures_util::stream::iter(ids).for_each_concurrent(REGISTER_AT_ONCE, register).await;
+    }
+
+    fn settled(&self, promise: Promise<'static>) {
+        if let Some(waiter) = lock(&self.waiting).get(&*promise.id) {
+            waiter.send_replace(Some(promise));
+        }
+    }
+}
+
+impl Listener for Waiters {
+    fn connected(&self, connection: &str) {
+        self.address.send_replace(Some(Address::only(GROUP, connection)));
+        tokio::spawn(self.clone().register_all());
+    }
+
+    fn message(&self, message: Message) {
+        if let MessageBody::Unblock(promise) = message.body() {
+            self.settled(promise.clone().into_owned());
+        }
+    }
+}
+
+/// One wait for a promise. The last one to end removes the promise's entry.
+struct Wait {
+    waiting: Arc<Waiting>,
+    id: String,
+    settled: Option<watch::Receiver<Option<Promise<'static>>>>,
+}
+
+impl Wait {
+    fn new(waiting: &Arc<Waiting>, id: &str) -> Self {
+        let settled = lock(waiting)
+            .entry(id.to_owned())
+            .or_insert_with(|| watch::Sender::new(None))
+            .subscribe();
+        Self { waiting: waiting.clone(), id: id.to_owned(), settled: Some(settled) }
+    }
+
+    async fn settled(&mut self) -> Promise<'static> {
+        if let Some(settled) = &mut self.settled
+            && let Ok(promise) = settled.wait_for(Option::is_some).await
+            && let Some(promise) = &*promise
+        {
+            return promise.clone();
+        }
+        // Not reached: the entry, which holds the sender, stays as long as this receiver.
+        std::future::pending().await
+    }
+}
+
+impl Drop for Wait {
+    fn drop(&mut self) {
+        let mut waiting = lock(&self.waiting);
+        self.settled = None;
+        if waiting.get(&self.id).is_some_and(|waiter| waiter.receiver_count() == 0) {
+            waiting.remove(&self.id);
+        }
+    }
+}
+
+/// A panic of another holder leaves the map as good as it was.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{pin::pin, task::Poll};
+
+    use serde_json::{Value, json};
+    use wire::{
+        PromiseState,
+        scripted::{Reply, Scripted},
+    };
+
+    use super::*;
+
+    /// A server on which the promise `x` is in this state.
+    fn server(state: &'static str) -> Scripted {
+        Scripted::new(move |_, _| Reply::Answer(200, json!({"promise": promise(state)})))
+    }
+
+    fn promise(state: &str) -> Value {
+        json!({"id": "x", "state": state, "timeoutAt": 2, "createdAt": 1})
+    }
+
+    fn waiters(server: &Scripted) -> Waiters {
+        Waiters::new(Client::new(Arc::new(server.clone())))
+    }
+
+    /// A new connection. What was waited for has been registered again afterwards.
+    async fn connect(waiters: &Waiters, connection: &str) {
+        waiters.connected(connection);
+        tokio::task::yield_now().await;
+    }
+
+    /// Where the server was told to send its messages, in the order of the requests.
+    fn addresses(server: &Scripted) -> Vec<String> {
+        let address = |(_, data): (String, Value)| data["address"].as_str().unwrap().to_owned();
+        server.seen().into_iter().map(address).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_message_ends_the_wait_and_nothing_is_left() {
+        let server = server("pending");
+        let waiters = waiters(&server);
+        let mut wait = pin!(waiters.settlement("x"));
+        assert_eq!(futures_util::poll!(&mut wait), Poll::Pending);
+        assert_eq!(addresses(&server), [""; 0], "there is no connection yet");
+
+        connect(&waiters, "one").await;
+        let resolved = json!({"kind": "unblock", "data": {"promise": promise("resolved")}});
+        waiters.message(Message::parse(resolved.to_string()).unwrap());
+        assert_eq!(wait.await.state, PromiseState::Resolved);
+        assert!(lock(&waiters.waiting).is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_promise_that_is_settled_already_ends_the_wait() {
+        let server = server("rejected");
+        let waiters = waiters(&server);
+        connect(&waiters, "one").await;
+        assert_eq!(waiters.settlement("x").await.state, PromiseState::Rejected);
+        assert_eq!(addresses(&server), ["poll://uni@gateway/one"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_new_connection_registers_again_what_is_waited_for() {
+        let server = server("pending");
+        let waiters = waiters(&server);
+        connect(&waiters, "one").await;
+        let wait = tokio::time::timeout(REFRESH / 2, waiters.settlement("x"));
+        let reconnect = async {
+            tokio::time::sleep(REFRESH / 4).await;
+            connect(&waiters, "two").await;
+        };
+        assert!(futures_util::future::join(wait, reconnect).await.0.is_err());
+        assert_eq!(addresses(&server), ["poll://uni@gateway/one", "poll://uni@gateway/two"]);
+
+        assert!(lock(&waiters.waiting).is_empty(), "a wait that was dropped is forgotten");
+        connect(&waiters, "three").await;
+        tokio::time::sleep(REFRESH).await;
+        assert_eq!(addresses(&server).len(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_listener_is_registered_again_in_case_a_message_was_lost() {
+        let mut requests = 0;
+        let server = Scripted::new(move |_, _| {
+            requests += 1;
+            let state = if requests < 3 { "pending" } else { "resolved" };
+            Reply::Answer(200, json!({"promise": promise(state)}))
+        });
+        let waiters = waiters(&server);
+        connect(&waiters, "one").await;
+        let start = tokio::time::Instant::now();
+        assert_eq!(waiters.settlement("x").await.state, PromiseState::Resolved);
+        assert_eq!(start.elapsed(), 2 * REFRESH);
+    }
+}
