@@ -28,7 +28,8 @@ pub fn print_progress(waiting: &[&str], total: usize, server: &str) {
 pub fn print_summary(rows: &[Row], server: &str, kind: &str, traces: &Traces) {
     println!("\n{:<24}{:>8}  listens on", "process", "pid");
     for Row { spec, pid, address } in rows {
-        let address = address.map(|address| address.to_string()).unwrap_or_default();
+        let scheme = if spec.role == Role::Server { "http://" } else { "" };
+        let address = address.map(|address| format!("{scheme}{address}")).unwrap_or_default();
         println!("{:<24}{pid:>8}  {address}", spec.instance);
     }
     println!("\nResonate Server: {server} ({kind})");
