@@ -7,7 +7,10 @@ use std::{
     time::Instant,
 };
 
-use testkit::{Deployment, free_port};
+use testkit::{
+    Deployment, free_port,
+    process::{command_line, signal},
+};
 
 use crate::{
     DEADLINE, NOT_RUN, POLL, check_quote,
@@ -15,7 +18,7 @@ use crate::{
     markdown::{Page, matches},
     names::{Names, RELEASE},
     root,
-    terminal::{Shell, Terminal, signal},
+    terminal::{Shell, Terminal},
 };
 
 /// The executable of the launcher under test.
@@ -272,7 +275,7 @@ impl Reader {
             panic!("{pattern:?} matches {hit:?}, which is not one of {processes:?}")
         };
         eprintln!("  kill -9 {pid}, which is {instance}");
-        signal("KILL", *pid);
+        signal(*pid, "KILL");
         self.kills += 1;
     }
 
@@ -304,15 +307,6 @@ impl Drop for Reader {
             drop(terminal);
         }
     }
-}
-
-/// The command line of a process, as `pkill -f` reads it.
-fn command_line(pid: u32) -> String {
-    let output = Command::new("ps").args(["-o", "args=", "-p", &pid.to_string()]).output();
-    let from_ps = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
-    std::fs::read_to_string(format!("/proc/{pid}/cmdline"))
-        .map(|words| words.replace('\0', " "))
-        .unwrap_or_else(|_| from_ps.unwrap_or_default())
 }
 
 /// PATH without the folders that hold `program`.

@@ -9,6 +9,8 @@ use std::{
     time::Instant,
 };
 
+use testkit::process::signal;
+
 use crate::{
     DEADLINE, POLL,
     markdown::{Mask, masked},
@@ -144,7 +146,7 @@ impl Terminal {
 
     /// Ends it with SIGTERM, and fails if it does not end well.
     pub fn end(mut self) {
-        signal("TERM", self.child.id());
+        signal(self.child.id(), "TERM");
         let status = self.ended().unwrap_or_else(|| panic!("it goes on:\n{}", self.tail()));
         let expected = self.ends_with.is_none_or(|code| status.code() == Some(code));
         assert!(expected, "{status}:\n{}", self.tail());
@@ -227,11 +229,4 @@ impl Output {
 
 fn tail(lines: &[String]) -> String {
     lines[lines.len().saturating_sub(60)..].join("\n")
-}
-
-/// Sends a signal to a process.
-pub fn signal(name: &str, pid: u32) {
-    let kill = format!("kill -{name} {pid}");
-    let status = Command::new("sh").args(["-c", &kill]).status().unwrap();
-    assert!(status.success(), "{kill}");
 }
