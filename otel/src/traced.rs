@@ -1,14 +1,13 @@
 //! The layer that traces: it writes contexts into promises, and emits the spans of what it sees.
 
+mod creations;
+
 use std::{
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
-use opentelemetry::{
-    Context,
-    trace::{SpanKind, TraceContextExt},
-};
+use opentelemetry::Context;
 use tracing::Instrument;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 use wire::{
@@ -21,7 +20,7 @@ use wire::{
 use crate::{
     Telemetry, attributes as key, context,
     emit::Emitter,
-    promise_spans::{Creation, PromiseSpans},
+    promise_spans::PromiseSpans,
     run_spans::{OpenRuns, Outcome, Run},
     steps::Steps,
 };
@@ -127,40 +126,7 @@ impl Exchange for Traced {
     }
 }
 
-/// The context of a promise that is about to be created.
-struct Prepared {
-    headers: Pairs<'static>,
-    creation: Option<Creation>,
-}
-
-impl Prepared {
-    /// Whether a promise that came back is the one that was sent with these headers: the server
-    /// answers alike whether it created or found it.
-    fn created(&self, promise: &Promise) -> bool {
-        self.headers.iter().all(|(name, value)| promise.param.header(name) == Some(value))
-    }
-}
-
 impl Inner {
-    /// Writes a context into a promise that is created under `parent`, and more headers. `None`:
-    /// there is nothing to write, or no place for it.
-    fn prepare(&self, request: &mut Request, parent: &Context, more: Pairs) -> Option<Prepared> {
-        let creation = self.spans.as_ref().map(|spans| Creation {
-            span: spans.emitter.child(parent, "rpc", &SpanKind::Producer),
-            parent: parent.clone(),
-            start: SystemTime::now(),
-        });
-        let mut headers = match &creation {
-            Some(creation) => context::inject(&context::child_of(parent, creation.span.clone())),
-            None => context::inject(parent),
-        };
-        more.iter().for_each(|(name, value)| headers.set(name.to_owned(), value.to_owned()));
-        if headers.is_empty() || !request.add_headers(&headers) {
-            return None;
-        }
-        Some(Prepared { headers, creation })
-    }
-
     /// Sends a request. At debug level it has a span of its own, a child of `parent`.
     async fn send(&self, request: Request, parent: &Context) -> Answered {
         let span = tracing::debug_span!(
@@ -174,36 +140,6 @@ impl Inner {
             let _ = span.set_parent(parent.clone());
         }
         self.next.exchange(request).instrument(span).await
-    }
-
-    fn created(&self, prepared: Prepared, promise: &Promise) {
-        if let (Some(spans), Some(creation)) = (&self.spans, prepared.creation) {
-            spans.promises.created(creation, promise);
-        }
-    }
-
-    /// `promise.create` by a client under its current span, or `task.create`, which begins the
-    /// promise's first run at once.
-    async fn create(&self, mut request: Request, caller: (Context, tracing::Span)) -> Answered {
-        let (parent, span) = caller;
-        let lease = match request.operation() {
-            Operation::TaskCreate(task) => Some(lease(task.ttl)),
-            _ => None,
-        };
-        let Some(prepared) = self.prepare(&mut request, &parent, Pairs::default()) else {
-            return self.next.exchange(request).await;
-        };
-        let answer = self.send(request, &parent).await?;
-        if let (200, Some(promise)) = (answer.status(), answer.promise()) {
-            match prepared.created(promise) {
-                true => self.created(prepared, promise),
-                false => link(&span, promise),
-            }
-        }
-        if let Some(lease) = lease {
-            self.begin(&answer, lease).await;
-        }
-        Ok(answer)
     }
 
     async fn acquire(&self, request: Request) -> Answered {
@@ -426,14 +362,6 @@ impl Inner {
 /// A lease as requests have it, in milliseconds.
 fn lease(ttl: i64) -> Duration {
     Duration::from_millis(ttl.try_into().unwrap_or_default())
-}
-
-/// A request that found its flow keeps its own trace, with a link to the flow's.
-fn link(request: &tracing::Span, found: &Promise) {
-    if let Some(flow) = context::of_promise(found) {
-        request.add_link(flow.span().span_context().clone());
-        request.set_attribute(key::RECONNECTED, true);
-    }
 }
 
 #[cfg(test)]

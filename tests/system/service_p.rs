@@ -19,6 +19,8 @@ pub fn command(server_url: &str) -> Command {
         ("NODE_SERVER_URL", server_url),
         ("NODE_HEALTH_LISTEN", "127.0.0.1:0"),
         ("NODE_LEASE", "1s"),
+        // Resolving the symbols of a debug build blocks the process for longer than the lease.
+        ("RUST_BACKTRACE", "0"),
     ];
     process::set(&mut command, &settings);
     command

@@ -122,6 +122,8 @@ async fn an_empty_setting_counts_as_unset_and_an_unknown_one_is_reported() {
     let unknown =
         |line: &Line| line.says("unknown setting") && line.field("name") == Some("NODE_LAESE");
     log.line("a warning about NODE_LAESE", unknown).await;
+    // From here on it handles signals.
+    log.line("it to wait", |line| line.says("waiting for the Resonate Server")).await;
     assert_eq!(process.stop().await.code(), Some(0), "{log}");
     Stopped::check(&log);
 }

@@ -23,7 +23,7 @@ pub struct Config {
     pub server_url: String,
     /// Unique name of this process: 1 to 100 characters of A-Z a-z 0-9 - _, in which {group} and
     /// {hostname} are replaced [default: the name of the group]
-    #[arg(long, env = "NODE_INSTANCE", value_name = "NAME")]
+    #[arg(long, env = "NODE_INSTANCE", value_name = "NAME", value_parser = template)]
     pub instance: Option<String>,
     /// How long a task stays with a process that has gone silent: the time until a takeover.
     /// Heartbeats are sent twice in it. 500ms to 1h
@@ -67,6 +67,11 @@ impl Config {
     }
 }
 
+/// Reads the name of a process with the group and the host left open.
+fn template(text: &str) -> Result<String, String> {
+    instance(text, "group", || Some("host".to_owned())).map(|_| text.to_owned())
+}
+
 /// Replaces the names of the group and the host in the name of a process.
 fn instance(
     template: &str,
@@ -100,7 +105,9 @@ mod tests {
         assert_eq!(read("service-b-replica").unwrap(), "service-b-replica");
         for bad in ["{host}", "a b", ""] {
             assert!(read(bad).unwrap_err().contains("{hostname}"), "{bad}");
+            assert!(template(bad).is_err(), "{bad}");
         }
+        assert!(template("{group}-replica-{hostname}").is_ok());
         assert!(instance("{hostname}", "service-b", || None).is_err());
         assert_eq!(instance("{group}", "service-b", || None).unwrap(), "service-b");
     }
