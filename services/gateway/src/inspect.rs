@@ -76,8 +76,9 @@ pub async fn inspect(
     Ok(Json(Inspection { id, flow: flow.name, state, result, error, trace, invocations }))
 }
 
-/// The promise whose state is the flow's: the first one, or, if nobody awaits the first function,
-/// the last one; unless an earlier one failed, for then nothing comes after it.
+/// The promise whose state is the flow's: the first one. If nobody awaits that, the flow has ended
+/// once all its promises are settled, and the last one counts; or once one failed, for then nothing
+/// comes after it. None: the flow has not ended.
 fn outcome<'a>(
     flow: &Flow,
     first: &'a Promise<'static>,
@@ -86,9 +87,45 @@ fn outcome<'a>(
     if let Answer::Result(_) = flow.answer {
         return Some(first);
     }
-    let failed = found
-        .iter()
-        .flatten()
-        .find(|promise| !matches!(promise.state, PromiseState::Pending | PromiseState::Resolved));
-    failed.copied().or_else(|| *found.last()?)
+    let state = |promise: &&Promise| promise.state;
+    let failed =
+        found.iter().flatten().copied().find(|promise| {
+            !matches!(state(promise), PromiseState::Pending | PromiseState::Resolved)
+        });
+    let resolved =
+        |promise: &Option<&Promise>| promise.as_ref().map(state) == Some(PromiseState::Resolved);
+    failed.or_else(|| if found.iter().all(resolved) { *found.last()? } else { None })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn promise(state: PromiseState) -> Promise<'static> {
+        let text = format!(
+            r#"{{"id": "x", "state": "{}", "timeoutAt": 2, "createdAt": 1}}"#,
+            state.as_str()
+        );
+        serde_json::from_str::<Promise>(&text).unwrap().into_owned()
+    }
+
+    #[test]
+    fn a_detached_flow_ends_with_all_its_functions_or_with_the_first_that_fails() {
+        use PromiseState::{Pending, Rejected, Resolved};
+        let flow = Flow::by_name("detached-chain").unwrap();
+        for (states, expected) in [
+            ([Some(Resolved), Some(Pending), None], None),
+            ([Some(Resolved), Some(Resolved), Some(Pending)], None),
+            // The last function can end before the one that called it has reported its own end.
+            ([Some(Resolved), Some(Pending), Some(Resolved)], None),
+            ([Some(Resolved), Some(Resolved), Some(Resolved)], Some(Resolved)),
+            ([Some(Resolved), Some(Rejected), None], Some(Rejected)),
+        ] {
+            let found = states.map(|state| state.map(promise));
+            let found: Vec<_> = found.iter().map(Option::as_ref).collect();
+            let first = found[0].unwrap();
+            let outcome = outcome(flow, first, &found).map(|promise| promise.state);
+            assert_eq!(outcome, expected, "{states:?}");
+        }
+    }
 }
