@@ -99,7 +99,7 @@ impl Stage {
                 _ = terminations.recv() => {}
             }
             interrupt.send_replace(true);
-            std::future::pending::<()>().await
+            std::future::pending::<()>().await;
         });
         let start = Instant::now();
         let settings = [("NODE_LOG", "node=debug"), ("NODE_LOG_FORMAT", "json")];

@@ -165,7 +165,7 @@ impl Context {
         let mut response = self.server.listen(group, id).await;
         assert_eq!(response.status().as_u16(), 200);
         assert_eq!(response.headers()["content-type"], "text/event-stream");
-        let (sender, messages) = mpsc::unbounded_channel();
+        let (sender, messages) = mpsc::channel(1_024);
         let reader = tokio::spawn(async move {
             let mut text = Vec::new();
             while let Ok(Some(chunk)) = response.chunk().await {
@@ -173,7 +173,7 @@ impl Context {
                 while let Some(end) = text.windows(2).position(|two| two == b"\n\n") {
                     let event: Vec<u8> = text.drain(..end + 2).collect();
                     let data = event.strip_prefix(b"data: ").expect("an event of one data line");
-                    let _ = sender.send(serde_json::from_slice(data).expect("JSON in an event"));
+                    let _ = sender.send(serde_json::from_slice(data).expect("JSON in an event")).await;
                 }
             }
         });
@@ -268,7 +268,7 @@ pub fn same(expected: &Value, actual: &Value, started: i64) -> Result<(), String
 
 /// An open message stream. Dropping it closes the connection.
 pub struct Stream {
-    messages: mpsc::UnboundedReceiver<Value>,
+    messages: mpsc::Receiver<Value>,
     reader: tokio::task::JoinHandle<()>,
     started: i64,
 }

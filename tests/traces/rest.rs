@@ -258,7 +258,11 @@ impl Verdict<'_> {
         let of = |wanted: Shape| mine.iter().filter(move |span| shape(span) == wanted);
         match of(Shape::Rpc).count() {
             0 => {
-                self.miss(format!("rpc {function} of {id}"), flows::find(function).caller, *created)
+                self.miss(
+                    format!("rpc {function} of {id}"),
+                    flows::find(function).caller,
+                    *created,
+                );
             }
             1 => {}
             _ => self.complain("more than one rpc span", invocation),

@@ -31,7 +31,11 @@ impl Target {
         let address = listener.local_addr().expect("an address");
         let config = Config { max_body: MAX_BODY, ..Config::default() };
         runtime.spawn(embedded_server::run(listener, config, std::future::pending()));
-        Self { runtime, http: reqwest::Client::new(), address }
+        Self {
+            runtime,
+            http: reqwest::Client::builder().no_proxy().build().expect("a client"),
+            address,
+        }
     }
 
     /// Posts a body; checks what every answer must be; returns its status.

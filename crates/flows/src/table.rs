@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::Options;
 
 /// Every flow.
-pub static FLOWS: &[Flow] = &[
+pub const FLOWS: &[Flow] = &[
     Flow {
         name: "await-chain",
         argument: None,

@@ -3,6 +3,7 @@
 //!
 //! If this fails, a service and `crates/flows/src/table.rs` disagree, and `GET /flows/{id}` shows
 //! the wrong invocations.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{collections::BTreeSet, time::Duration};
 

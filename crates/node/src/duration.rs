@@ -39,6 +39,9 @@ pub mod text {
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
     /// Writes `Some` as text.
+    ///
+    /// # Errors
+    /// Those of the serializer.
     pub fn serialize<S: Serializer>(value: &Option<Duration>, to: S) -> Result<S::Ok, S::Error> {
         match value {
             Some(duration) => to.serialize_str(&format(*duration)),
@@ -47,6 +50,9 @@ pub mod text {
     }
 
     /// Reads text, or null as `None`.
+    ///
+    /// # Errors
+    /// The text is no duration.
     pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
         match Option::<String>::deserialize(from)? {
             Some(text) => parse(&text).map(Some).map_err(D::Error::custom),

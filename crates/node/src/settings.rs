@@ -16,10 +16,23 @@ use clap::{
     error::{ContextKind, ContextValue, ErrorKind},
 };
 
-use crate::{duration, error::Error};
+use crate::{duration, error::Error, launched::LAUNCHED};
 
 /// The rest of the variable that names a prefix's file.
 const FILE: &str = "_CONFIG_FILE";
+
+/// Variables of Node.js, which share the prefix of this project's.
+const NODE_JS: [&str; 9] = [
+    "NODE_DEBUG",
+    "NODE_ENV",
+    "NODE_EXTRA_CA_CERTS",
+    "NODE_HOME",
+    "NODE_NO_WARNINGS",
+    "NODE_OPTIONS",
+    "NODE_PATH",
+    "NODE_TLS_REJECT_UNAUTHORIZED",
+    "NODE_VERSION",
+];
 
 /// A setting with an unusable value. Its text names the setting, the value and what is expected.
 #[derive(Debug, thiserror::Error)]
@@ -76,7 +89,8 @@ pub fn parse(
         .filter(|name| {
             let ours =
                 |prefix: &&str| name.strip_prefix(*prefix).is_some_and(|it| it.starts_with('_'));
-            prefixes.iter().any(ours) && !known.contains(name) && name != crate::launched::LAUNCHED
+            let elsewhere = name == LAUNCHED || NODE_JS.contains(&name.as_str());
+            prefixes.iter().any(ours) && !known.contains(name) && !elsewhere
         })
         .collect();
     unknown.sort();

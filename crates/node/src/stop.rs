@@ -35,6 +35,10 @@ impl Stop {
                 }
                 if signalled.send_replace(true) {
                     tracing::warn!(instance, "second signal: exiting now");
+                    #[expect(
+                        clippy::disallowed_methods,
+                        reason = "a second signal skips the drain"
+                    )]
                     std::process::exit(EXIT_INTERRUPTED);
                 }
             }

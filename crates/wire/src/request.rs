@@ -202,7 +202,7 @@ mod tests {
     fn headers_are_added_to_those_that_are_there() {
         let added = Pairs::from_iter([("a", "1")]);
         let with = |param: Value| {
-            let mut request = fence(param.clone(), "flow");
+            let mut request = fence(param, "flow");
             let mut expected: Value = serde_json::from_str(request.parsed.borrow_owner()).unwrap();
             let can = request.add_headers(&added);
             let mut sent = sent(request);

@@ -1,5 +1,6 @@
 //! Whatever a client sends: a fitting status, an error in the format of RFC 9457, and never a
 //! panic, a hang, or a 500.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{sync::LazyLock, time::Duration};
 

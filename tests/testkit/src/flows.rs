@@ -1,14 +1,12 @@
-//! The one table of flows that all system tests use.
+//! The three flows of `crates/flows`, as tests look at them.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 /// A flow.
 #[derive(Debug, Clone, Copy)]
 pub struct Flow {
     /// Its route without the slash, which is also its static id.
     pub name: &'static str,
-    message: fn() -> Value,
-    result: fn() -> Value,
     /// Its functions, in the order in which `GET /flows/{id}` lists them.
     pub functions: [Function; 3],
     /// The index of the function that takes `work`.
@@ -17,6 +15,7 @@ pub struct Flow {
     pub sleeps: usize,
     /// The index of the function that takes `fail`.
     pub fails: usize,
+    row: &'static flows::Flow,
 }
 
 /// A function of a flow.
@@ -30,62 +29,45 @@ pub struct Function {
     pub caller: &'static str,
 }
 
-const fn function(name: &'static str, group: &'static str, caller: &'static str) -> Function {
-    Function { name, group, caller }
+/// The three flows.
+pub const FLOWS: [Flow; 3] =
+    [flow_of(&flows::FLOWS[0]), flow_of(&flows::FLOWS[1]), flow_of(&flows::FLOWS[2])];
+
+const fn flow_of(row: &'static flows::Flow) -> Flow {
+    let functions = [function_of(row, 0), function_of(row, 1), function_of(row, 2)];
+    let (mut works, mut sleeps, mut fails, mut index) = (0, 0, 0, 0);
+    while index < row.functions.len() {
+        let function = &row.functions[index];
+        (works, sleeps, fails) = (
+            if function.works { index } else { works },
+            if function.sleeps { index } else { sleeps },
+            if function.fails { index } else { fails },
+        );
+        index += 1;
+    }
+    Flow { name: row.name, functions, works, sleeps, fails, row }
 }
 
-/// The three flows.
-pub const FLOWS: [Flow; 3] = [
-    Flow {
-        name: "await-chain",
-        message: || json!(3),
-        result: || json!(3),
-        functions: [
-            function("foo", "service-a", "gateway"),
-            function("bar", "service-b", "service-a"),
-            function("baz", "service-c", "service-b"),
-        ],
-        works: 1,
-        sleeps: 2,
-        fails: 2,
-    },
-    Flow {
-        name: "detached-chain",
-        message: || json!("detached-chain started"),
-        result: || Value::Null,
-        functions: [
-            function("qux", "service-d", "gateway"),
-            function("quz", "service-e", "service-d"),
-            function("cog", "service-f", "service-e"),
-        ],
-        works: 1,
-        sleeps: 2,
-        fails: 2,
-    },
-    Flow {
-        name: "fan-out-workflow",
-        message: || json!(3),
-        result: || json!(3),
-        functions: [
-            function("zim", "service-g", "gateway"),
-            function("rax", "service-h", "service-g"),
-            function("dop", "service-i", "service-g"),
-        ],
-        works: 0,
-        sleeps: 1,
-        fails: 2,
-    },
-];
+const fn function_of(row: &'static flows::Flow, index: usize) -> Function {
+    let function = &row.functions[index];
+    let caller = match function.caller {
+        flows::Caller::Gateway => "gateway",
+        flows::Caller::Awaits(caller) | flows::Caller::Detaches(caller) => {
+            row.functions[caller].group
+        }
+    };
+    Function { name: function.name, group: function.group, caller }
+}
 
 impl Flow {
     /// The `message` that `POST` answers with.
     pub fn message(&self) -> Value {
-        (self.message)()
+        self.row.message()
     }
 
     /// The `result` that `GET /flows/{id}` shows at the end.
     pub fn result(&self) -> Value {
-        (self.result)()
+        self.row.result()
     }
 
     /// The group of the function that takes `work`.
@@ -95,7 +77,7 @@ impl Flow {
 
     /// Whether `POST` answers before the flow has ended.
     pub fn is_detached(&self) -> bool {
-        self.message() != self.result()
+        matches!(self.row.answer, flows::Answer::AtOnce(_))
     }
 }
 

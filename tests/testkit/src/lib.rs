@@ -1,5 +1,5 @@
 //! What the system tests share. It sees the system as a user does: executables, ports, logs, HTTP,
-//! OTLP, containers. It depends on no other crate of this project.
+//! OTLP, containers. Of the other crates it knows the table of flows only.
 //!
 //! | module | provides |
 //! | --- | --- |

@@ -207,12 +207,12 @@ mod tests {
 
     /// A stream to a server that answers `GET /poll` so, the number of the request given.
     async fn stream(answer: fn(usize) -> Response, id: ConnectionId) -> (MessageStream, Seen) {
-        let (told, ids) = mpsc::unbounded_channel();
+        let (told, ids) = mpsc::channel(64);
         let requests = Arc::new(AtomicUsize::new(0));
         let counted = requests.clone();
         let poll = async move |Path((_, id)): Path<(String, String)>| {
-            // The receiver lives as long as the test.
-            let _ = told.send(id);
+            // What the test does not look at is dropped.
+            let _ = told.try_send(id);
             answer(counted.fetch_add(1, Ordering::Relaxed))
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -234,17 +234,17 @@ mod tests {
 
     /// What the server has seen.
     struct Seen {
-        ids: mpsc::UnboundedReceiver<String>,
+        ids: mpsc::Receiver<String>,
         requests: Arc<AtomicUsize>,
     }
 
-    struct Tell(mpsc::UnboundedSender<String>);
+    struct Tell(mpsc::Sender<String>);
 
     impl Listener for Tell {
         fn connected(&self, _: &str) {}
 
         fn message(&self, message: Message) {
-            let _ = self.0.send(message.into_text());
+            let _ = self.0.try_send(message.into_text());
         }
     }
 
@@ -258,7 +258,7 @@ mod tests {
         ];
         for answer in answers {
             let (stream, mut seen) = stream(answer, ConnectionId::Instance("i".to_owned())).await;
-            stream.open(Tell(mpsc::unbounded_channel().0));
+            stream.open(Tell(mpsc::channel(1).0));
             let start = Instant::now();
             for _ in 0..6 {
                 assert_eq!(seen.ids.recv().await.as_deref(), Some("i"));
@@ -280,7 +280,7 @@ mod tests {
             (STREAM, format!("data: garbage\n\ndata: {message}\n\n")).into_response()
         };
         let (stream, mut seen) = stream(answer, ConnectionId::Fresh).await;
-        let (tell, mut told) = mpsc::unbounded_channel();
+        let (tell, mut told) = mpsc::channel(1);
         stream.open(Tell(tell));
         assert_eq!(told.recv().await.as_deref(), Some(execute));
         let (first, second) = (seen.ids.recv().await, seen.ids.recv().await);

@@ -243,7 +243,7 @@ async fn a_second_run_of_a_task_waits_for_the_first_one() {
         let runs = runs.clone();
         tokio::spawn(async move { acquire(&runs, "x.0").await })
     };
-    tokio::time::sleep(LEASE).await;
+    sleep(LEASE).await;
     assert_eq!(server.kinds(), Vec::<String>::new());
     runs.leases.end("x.0", 1);
     assert_eq!(second.await.unwrap().unwrap().status(), 200);
