@@ -26,8 +26,9 @@ pub(crate) struct Request<'a> {
 
 /// Reads a body. `value` keeps its data if that has to be read as a value.
 pub(crate) fn read<'a>(body: &'a [u8], value: &'a mut Value) -> Request<'a> {
-    if let Ok(Envelope { kind, head, data }) =
-        serde_json::from_slice::<Envelope<RequestHead, &RawValue>>(body)
+    if let Ok(text) = std::str::from_utf8(body)
+        && let Ok(Envelope { kind, head, data }) =
+            serde_json::from_str::<Envelope<RequestHead, &RawValue>>(text)
     {
         match operation(&kind, &head, Data::Text(data)) {
             Ok(operation) => return Request::new(kind, head, Ok(operation)),

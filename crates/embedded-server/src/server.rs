@@ -238,4 +238,27 @@ mod tests {
         assert!(poll());
         assert_eq!(woken(), 0);
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_day_of_retries_passes_in_virtual_time() {
+        let hour = Duration::from_secs(3_600);
+        let clock = Clock::starting_at(hour);
+        let server = Server::new(&Config { retry_timeout: hour, clock, ..Config::default() });
+        let mut events = server.connect("g".to_owned(), "i").unwrap();
+        let timers = server.clone();
+        tokio::spawn(async move { timers.run_timers().await });
+        let head = r#""head":{"corrId":"c","version":"2026-04-01"}"#;
+        let tags = r#"{"resonate:target":"poll://any@g"}"#;
+        let timeout_at = millis(hour * 25);
+        let data = format!(r#"{{"id":"x","timeoutAt":{timeout_at},"tags":{tags}}}"#);
+        let body = format!(r#"{{"kind":"promise.create",{head},"data":{data}}}"#);
+        assert_eq!(server.handle(body.as_bytes()).0, 200);
+        tokio::time::sleep(hour * 30).await;
+        server.close();
+        let mut announced = 0;
+        while events.receiver.recv().await.is_some() {
+            announced += 1;
+        }
+        assert_eq!(announced, 24, "once, and again every hour until it times out after 24");
+    }
 }

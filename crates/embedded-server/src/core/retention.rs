@@ -6,6 +6,8 @@
 //!
 //! Each flow has at most one timer, so nothing has to be searched for.
 
+use std::collections::BTreeSet;
+
 use wire::origin;
 
 use super::state::{Core, Flow, Id};
@@ -16,37 +18,21 @@ impl Core {
         let name = origin(id);
         if !self.flows.contains_key(name) {
             // A root is its own origin; both share one text.
-            let key = if name.len() == id.len() { id.clone() } else { name.into() };
-            self.flows.insert(key, Flow::default());
+            let origin: Id = if name.len() == id.len() { id.clone() } else { name.into() };
+            self.flows.insert(origin.clone(), Flow::new(origin));
         }
         if let Some(flow) = self.flows.get_mut(name) {
             flow.ids.push(id.clone());
             flow.pending += usize::from(pending);
+            reschedule(flow, &mut self.forget, now.saturating_add(self.limits.retention));
         }
-        self.reschedule(now, name);
     }
 
     /// A promise was settled.
     pub(super) fn left_flow(&mut self, now: i64, id: &Id) {
-        let name = origin(id);
-        if let Some(flow) = self.flows.get_mut(name) {
+        if let Some(flow) = self.flows.get_mut(origin(id)) {
             flow.pending = flow.pending.saturating_sub(1);
-        }
-        self.reschedule(now, name);
-    }
-
-    /// The retention starts again with each promise that is created or settled.
-    fn reschedule(&mut self, now: i64, name: &str) {
-        let Some((key, _)) = self.flows.get_key_value(name) else { return };
-        let key = key.clone();
-        let Some(flow) = self.flows.get_mut(name) else { return };
-        let forget_at = now.saturating_add(self.limits.retention);
-        let next = (flow.pending == 0).then_some(forget_at);
-        if let Some(at) = std::mem::replace(&mut flow.forget_at, next) {
-            self.forget.remove(&(at, key.clone()));
-        }
-        if let Some(at) = next {
-            self.forget.insert((at, key));
+            reschedule(flow, &mut self.forget, now.saturating_add(self.limits.retention));
         }
     }
 
@@ -72,5 +58,16 @@ impl Core {
                 }
             }
         }
+    }
+}
+
+/// The retention starts again with each promise that is created or settled.
+fn reschedule(flow: &mut Flow, forget: &mut BTreeSet<(i64, Id)>, forget_at: i64) {
+    let next = (flow.pending == 0).then_some(forget_at);
+    if let Some(at) = std::mem::replace(&mut flow.forget_at, next) {
+        forget.remove(&(at, flow.origin.clone()));
+    }
+    if let Some(at) = next {
+        forget.insert((at, flow.origin.clone()));
     }
 }

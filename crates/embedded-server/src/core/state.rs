@@ -103,13 +103,19 @@ pub(super) struct Lease {
 }
 
 /// The promises of one origin.
-#[derive(Default)]
 pub(super) struct Flow {
+    pub(super) origin: Id,
     pub(super) ids: Vec<Id>,
     /// How many of them are pending.
     pub(super) pending: usize,
     /// When the flow is forgotten, if none of them is pending.
     pub(super) forget_at: Option<i64>,
+}
+
+impl Flow {
+    pub(super) fn new(origin: Id) -> Self {
+        Self { origin, ids: Vec::new(), pending: 0, forget_at: None }
+    }
 }
 
 impl StoredPromise {
