@@ -9,9 +9,8 @@ use std::{
 use opentelemetry::{
     Context, SpanId, TraceId, global,
     propagation::{Extractor, Injector},
-    trace::{FutureExt, SpanContext, TraceContextExt},
+    trace::{SpanContext, TraceContextExt},
 };
-use tracing::Instrument;
 use wire::{Pairs, Promise};
 
 struct Reader<'a>(&'a Pairs<'a>);
@@ -63,12 +62,6 @@ pub fn trace_id(headers: &Pairs) -> Option<String> {
 pub(crate) fn trace_id_of(context: &Context) -> Option<String> {
     let span = context.span();
     span.span_context().is_valid().then(|| span.span_context().trace_id().to_string())
-}
-
-/// Carries the caller's span and trace context into a future that runs elsewhere, as in
-/// `tokio::spawn`. A span alone carries no context where tracing is off.
-pub fn in_current_context<F: Future>(future: F) -> impl Future<Output = F::Output> {
-    future.in_current_span().with_current_context()
 }
 
 /// The context that the children of a span have as their parent.

@@ -13,7 +13,7 @@ mod telemetry;
 mod traced;
 mod variables;
 
-pub use context::{in_current_context, trace_id};
+pub use context::trace_id;
 pub use export::Counts;
 pub use identity::Identity;
 pub use network::{TracedNetwork, send_text};

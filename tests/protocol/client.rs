@@ -173,7 +173,8 @@ impl Context {
                 while let Some(end) = text.windows(2).position(|two| two == b"\n\n") {
                     let event: Vec<u8> = text.drain(..end + 2).collect();
                     let data = event.strip_prefix(b"data: ").expect("an event of one data line");
-                    let _ = sender.send(serde_json::from_slice(data).expect("JSON in an event")).await;
+                    let _ =
+                        sender.send(serde_json::from_slice(data).expect("JSON in an event")).await;
                 }
             }
         });

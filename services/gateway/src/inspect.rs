@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde_json::Value;
 use wire::{Promise, PromiseState};
 
-use crate::{client, problem::Problem, request, routes::App, trace_link::TraceLink};
+use crate::{app::App, client, problem::Problem, request, trace_link::TraceLink};
 
 #[derive(Serialize)]
 pub struct Inspection {

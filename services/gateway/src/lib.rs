@@ -6,6 +6,7 @@
 //! | --- | --- |
 //! | `settings` | the `GATEWAY_` settings |
 //! | `process` | the process from start to stop |
+//! | `app` | what all requests share |
 //! | `routes` | the routes, and `POST`: start a flow, wait for its result |
 //! | `inspect` | `GET /flows/{id}`: the state of a flow and of its invocations |
 //! | `request` | query parameters, headers and bodies, checked |
@@ -15,6 +16,7 @@
 //! | `problem` | errors as HTTP clients see them |
 //! | `trace_link` | the trace of a flow, for answers |
 
+mod app;
 mod client;
 mod conflict;
 mod inspect;

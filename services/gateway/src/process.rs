@@ -18,12 +18,7 @@ use node::{
 use resonate_otel::{Identity, Telemetry};
 use tokio::sync::watch;
 
-use crate::{
-    GROUP, Settings,
-    client::Client,
-    routes::{self, App},
-    waiters::Waiters,
-};
+use crate::{GROUP, Settings, app::App, client::Client, routes, waiters::Waiters};
 
 /// The HTTP gateway: starts flows, waits for their results, shows their state
 #[derive(Parser)]

@@ -1,7 +1,5 @@
 //! The gateway's routes, and what a `POST` does: start a flow, or find it, and wait for its result.
 
-use std::sync::Arc;
-
 use axum::{
     Json, Router,
     extract::{DefaultBodyLimit, RawQuery, Request as HttpRequest, State},
@@ -14,33 +12,16 @@ use flows::{Answer, FLOWS, Flow};
 use node::health;
 use serde::Serialize;
 use serde_json::Value;
-use tokio::sync::watch;
 use wire::{Promise, PromiseState};
 
 use crate::{
-    Settings,
-    client::{self, Client, Created},
+    app::App,
+    client::{self, Created},
     conflict, inspect,
     problem::Problem,
     request::{self, Request},
     trace_link::{Ids, TraceLink},
-    waiters::Waiters,
 };
-
-/// What all requests share.
-#[derive(Clone)]
-pub struct App {
-    /// The client of the Resonate Server.
-    pub client: Client,
-    /// Who waits for which promise.
-    pub waiters: Waiters,
-    /// The gateway's settings.
-    pub settings: Arc<Settings>,
-    /// Whether the message stream is up.
-    pub up: watch::Receiver<bool>,
-    /// Whether the gateway is stopping: then requests that wait are answered with 202.
-    pub stopping: watch::Receiver<bool>,
-}
 
 /// All routes.
 pub fn routes(app: App) -> Router {
@@ -90,16 +71,10 @@ async fn start(
 ) -> Result<Response, Problem> {
     let Request { id, options } = Request::read(query, headers)?;
     let id = id.unwrap_or_else(|| flow.name.to_owned());
-    // In a task of its own: a client that hangs up ends this future, but must not end the start.
-    let create = tokio::spawn({
-        let (client, id, timeout) = (app.client.clone(), id.clone(), app.settings.flow_timeout);
-        // Within the request's span, which becomes the parent of the call's span.
-        resonate_otel::in_current_context(async move {
-            client.create(flow, &id, &options, timeout).await
-        })
-    });
+    // A client that hangs up ends this future, but not the creation: the tracing layer runs that in
+    // a task of its own.
     let Created { promise, reconnected } =
-        create.await.map_err(|error| Problem::Internal(error.to_string()))??;
+        app.client.create(flow, &id, &options, app.settings.flow_timeout).await?;
     if reconnected {
         conflict::check(&promise, flow, &id, &options)?;
     }

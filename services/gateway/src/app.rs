@@ -1,0 +1,22 @@
+//! What all requests share.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use crate::{Settings, client::Client, waiters::Waiters};
+
+/// What all requests share.
+#[derive(Clone)]
+pub struct App {
+    /// The client of the Resonate Server.
+    pub client: Client,
+    /// Who waits for which promise.
+    pub waiters: Waiters,
+    /// The gateway's settings.
+    pub settings: Arc<Settings>,
+    /// Whether the message stream is up.
+    pub up: watch::Receiver<bool>,
+    /// Whether the gateway is stopping: then requests that wait are answered with 202.
+    pub stopping: watch::Receiver<bool>,
+}
