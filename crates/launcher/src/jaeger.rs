@@ -194,12 +194,9 @@ pub fn endpoint() -> Option<(&'static str, String)> {
 
 /// The name of this machine, or one that stands for it.
 fn host_name() -> String {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    match name.trim() {
-        name if !name.is_empty() && name.chars().all(plain) => name.to_owned(),
-        _ => "localhost".to_owned(),
-    }
+    let name = node::config::hostname().filter(|name| name.chars().all(plain));
+    name.unwrap_or_else(|| "localhost".to_owned())
 }
 
 fn on_path() -> Option<PathBuf> {

@@ -88,7 +88,7 @@ fn instance(
 }
 
 /// The name of this host; in a container it is the container's id.
-fn hostname() -> Option<String> {
+pub fn hostname() -> Option<String> {
     let file = std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
     let name = file.or_else(|| std::env::var("HOSTNAME").ok())?.trim().to_owned();
     Some(name).filter(|name| !name.is_empty())
