@@ -70,10 +70,12 @@ async fn a_repeated_request_reconnects_to_the_same_flow(server: Server) -> Stopp
         // Without an id, a request means the flow's static one.
         let path = format!("/{}", flow.name);
         let first = http.post(&path).await;
+        ended(&system.log, &http, flow.name).await;
         let again = http.post(&path).await;
         // The id as a parameter, as a header, and as a header in quotes (a structured field).
         let id = format!("again-{}", flow.name);
         let by_parameter = http.post(&format!("{path}?id={id}")).await;
+        ended(&system.log, &http, &id).await;
         let by_header = http.send(Method::POST, &path, &[("idempotency-key", &id)]).await.unwrap();
         let quoted = format!("\"{id}\"");
         let by_field = http.send(Method::POST, &path, &[("Idempotency-Key", &quoted)]).await;
@@ -84,7 +86,8 @@ async fn a_repeated_request_reconnects_to_the_same_flow(server: Server) -> Stopp
             (by_header, &id, true),
             (by_field.unwrap(), &id, true),
         ] {
-            answer.expect_start(flow.message(), id, reconnected);
+            let message = if reconnected { flow.message_again() } else { flow.message() };
+            answer.expect_start(message, id, reconnected);
         }
     }
     system.stop().await

@@ -102,9 +102,7 @@ async fn start(server: Server, fault: Fault) -> (Observed, Proxy) {
     }
     let proxy = Proxy::start(&system.server_url, fault).await;
     let url = format!("http://{}", proxy.address);
-    // Long enough that a request which is held back does not time out.
-    let settings = [("NODE_REQUEST_TIMEOUT", "60s")];
-    system.start_process("service-c-proxied", &["service-c", "--server", &url], &settings).await;
+    system.start_process("service-c-proxied", &["service-c", "--server", &url], &[]).await;
     (system, proxy)
 }
 

@@ -56,6 +56,7 @@ struct Inherited {
 impl Inherited {
     fn read() -> Result<Self, Error> {
         let gateway: gateway::Settings = inherited(gateway::Settings::augment_args)?;
+        gateway.node.check()?;
         gateway.node.instance(gateway::GROUP)?;
         let _: ServiceSettings = inherited(service_settings)?;
         Ok(Self { gateway, server: inherited(embedded_server::Settings::augment_args)? })

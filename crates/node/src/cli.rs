@@ -13,6 +13,10 @@ use crate::{
     settings::{self, Parsed},
 };
 
+/// Threads for blocking work, name resolution included: a resolver that hangs must not take all
+/// threads that a container may have.
+const BLOCKING_THREADS: usize = 16;
+
 /// The settings of a service.
 #[derive(Debug, Clone, Args)]
 pub struct ServiceSettings {
@@ -101,6 +105,7 @@ pub fn block_on(
     if worker_threads > 1 {
         builder.worker_threads(worker_threads);
     }
+    builder.max_blocking_threads(BLOCKING_THREADS);
     let runtime = builder.enable_all().build().map_err(|error| Error::Other(error.to_string()))?;
     runtime.block_on(future)
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::{
+    duration,
     logging::LogSettings,
     settings::{self, SettingError},
 };
@@ -10,6 +11,9 @@ use crate::{
 const MS: Duration = Duration::from_millis(1);
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3_600);
+
+/// The default of `NODE_REQUEST_TIMEOUT`.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The settings that every process has.
 #[derive(Debug, Clone, clap::Args)]
@@ -35,7 +39,7 @@ pub struct Config {
     /// Time-out of a connection to the Resonate Server. 10ms to 1m
     #[arg(long, env = "NODE_CONNECT_TIMEOUT", value_name = "DURATION", default_value = "1s", value_parser = settings::duration(10 * MS, MINUTE))]
     pub connect_timeout: Duration,
-    /// Time-out of one attempt of a request to the Resonate Server. 10ms to 1m
+    /// Time-out of one attempt of a request to the Resonate Server, at most the lease. 10ms to 1m
     #[arg(long, env = "NODE_REQUEST_TIMEOUT", value_name = "DURATION", default_value = "2s", value_parser = settings::duration(10 * MS, MINUTE))]
     pub request_timeout: Duration,
     /// Attempts of a step, the first one included. 1 to 100
@@ -56,6 +60,25 @@ pub struct Config {
 }
 
 impl Config {
+    /// Checks settings against each other.
+    ///
+    /// # Errors
+    /// A request may take longer than a lease lasts.
+    pub fn check(&self) -> Result<(), SettingError> {
+        // The default is cut to a shorter lease in silence.
+        if self.request_timeout <= self.lease.max(REQUEST_TIMEOUT) {
+            return Ok(());
+        }
+        let expected = format!("must not exceed the lease ({})", duration::format(self.lease));
+        let timeout = duration::format(self.request_timeout);
+        Err(SettingError::new("NODE_REQUEST_TIMEOUT", &timeout, expected))
+    }
+
+    /// The time-out of one attempt of a request.
+    pub(crate) fn attempt_timeout(&self) -> Duration {
+        self.request_timeout.min(self.lease)
+    }
+
     /// The name of this process: a process of `group`.
     ///
     /// # Errors
@@ -96,7 +119,24 @@ pub fn hostname() -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use clap::{Args, FromArgMatches};
+
     use super::*;
+
+    #[test]
+    fn a_request_may_not_take_longer_than_the_lease() {
+        let check = |arguments: &[&str]| {
+            let command = Config::augment_args(clap::Command::new("node"));
+            let matches = command.get_matches_from(["node"].iter().chain(arguments));
+            let config = Config::from_arg_matches(&matches).unwrap();
+            config.check().map(|()| config.attempt_timeout())
+        };
+        assert_eq!(check(&[]).unwrap(), REQUEST_TIMEOUT);
+        assert_eq!(check(&["--lease=500ms"]).unwrap(), Duration::from_millis(500));
+        let error = check(&["--lease=5s", "--request-timeout=1m"]).unwrap_err();
+        let expected = "invalid NODE_REQUEST_TIMEOUT \"1m\": must not exceed the lease (5s)";
+        assert_eq!(error.to_string(), expected);
+    }
 
     #[test]
     fn an_instance_can_be_named_after_its_group_and_its_host() {

@@ -22,6 +22,7 @@ pub(crate) fn run(
     health_listen: SocketAddr,
     unknown: &[String],
 ) -> Result<(), Error> {
+    config.check()?;
     let instance = config.instance(service.group())?;
     let telemetry = logging::telemetry(
         Identity {

@@ -19,7 +19,7 @@ mod repeat;
 mod runs;
 mod stream;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use resonate_otel::{Telemetry, Traced};
 
@@ -27,6 +27,9 @@ pub use self::stream::{ConnectionId, Listener, MessageStream};
 pub(crate) use self::{adapter::SdkNetwork, leases::Leases, runs::Runs};
 use self::{http::Http, repeat::Repeat};
 use crate::{config::Config, error::Error};
+
+/// How long a client's request is repeated: somebody waits for its answer.
+const CLIENT_PATIENCE: Duration = Duration::from_secs(3);
 
 /// The layers of a process that runs functions.
 pub(crate) struct Stack {
@@ -48,7 +51,7 @@ pub(crate) fn stack(
     telemetry: &Telemetry,
 ) -> Result<Stack, Error> {
     let id = ConnectionId::Instance(instance.to_owned());
-    let (traced, stream) = client(config, group, id, telemetry)?;
+    let (traced, stream) = layers(config, group, id, config.lease, telemetry)?;
     let next = Arc::new(traced.clone());
     let runs = Arc::new(Runs::new(next, config, group, instance, functions));
     let stream = Arc::new(stream);
@@ -57,7 +60,7 @@ pub(crate) fn stack(
 }
 
 /// The layers of a process of `group` that only creates and awaits promises, and its message
-/// stream, which is not open yet.
+/// stream, which is not open yet. Their requests are answered, or fail, within three seconds.
 ///
 /// # Errors
 /// The server's address needs TLS, and this machine has no usable CA certificates.
@@ -67,8 +70,19 @@ pub fn client(
     id: ConnectionId,
     telemetry: &Telemetry,
 ) -> Result<(Traced, MessageStream), Error> {
+    layers(config, group, id, CLIENT_PATIENCE, telemetry)
+}
+
+/// `patience`: how long a request that belongs to no lease is repeated.
+fn layers(
+    config: &Config,
+    group: &str,
+    id: ConnectionId,
+    patience: Duration,
+    telemetry: &Telemetry,
+) -> Result<(Traced, MessageStream), Error> {
     let http = Http::new(config)?;
-    let repeat = Repeat::new(Arc::new(http.clone()), http.server(), config);
+    let repeat = Repeat::new(Arc::new(http.clone()), http.server(), config, patience);
     let traced = Traced::new(Arc::new(repeat), telemetry);
     let stream = MessageStream::new(http, traced.clone(), group, id);
     Ok((traced, stream))

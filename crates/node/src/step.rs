@@ -1,6 +1,9 @@
 //! One checkpointed piece of work inside a function.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use resonate_otel::Traced;
@@ -59,11 +62,27 @@ where
     F: Fn(u32) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = Result<T>> + Send + 'static,
 {
-    ctx.run(Named(body), name).await
+    let done = Arc::new(OnceLock::new());
+    let result = ctx.run(Named { body, done: done.clone() }, name.clone()).await;
+    // Not before the result is stored: until then the step can run again.
+    if let (Ok(_), Some(Done { promise, attempt })) = (&result, done.get()) {
+        tracing::info!(step = name, promise, attempt, "step done");
+    }
+    result
 }
 
 /// A body that the SDK can run. The step's name is its argument.
-struct Named<F>(F);
+struct Named<F> {
+    body: F,
+    /// Set when the body has succeeded in this run. A step that an earlier run completed leaves it.
+    done: Arc<OnceLock<Done>>,
+}
+
+/// A step that succeeded.
+struct Done {
+    promise: String,
+    attempt: u32,
+}
 
 impl<T, F, Fut> Durable<String, T> for Named<F>
 where
@@ -83,9 +102,9 @@ where
         let mut delays = backoff(runtime.attempts, runtime.retry_delay, runtime.retry_max_delay);
         let mut attempt = 1;
         loop {
-            let error = match (self.0)(attempt).await {
+            let error = match (self.body)(attempt).await {
                 Ok(value) => {
-                    tracing::info!(step = name, promise, attempt, "step done");
+                    self.done.get_or_init(|| Done { promise: promise.to_owned(), attempt });
                     return Ok(value);
                 }
                 Err(error) => error,

@@ -26,6 +26,12 @@ pub enum ExchangeError {
         /// What went wrong with the last attempt.
         reason: String,
     },
+    /// The server will never take it: it is too large.
+    #[error("a request of {bytes} bytes is too large for the Resonate Server")]
+    TooLarge {
+        /// Its length.
+        bytes: usize,
+    },
     /// A layer did not send it, for this reason.
     #[error("{0}")]
     Withheld(String),

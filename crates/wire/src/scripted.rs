@@ -15,6 +15,8 @@ pub enum Reply {
     Repeated(u16, Value),
     /// It does not answer.
     Lost,
+    /// It refuses the request for its length.
+    TooLarge,
 }
 
 type Script = Box<dyn FnMut(&str, &Value) -> Reply + Send>;
@@ -58,6 +60,7 @@ impl Exchange for Scripted {
                 answer.repeated = true;
                 Ok(answer)
             }
+            Reply::TooLarge => Err(ExchangeError::TooLarge { bytes: request.text().len() }),
             Reply::Lost => Err(ExchangeError::Unreachable {
                 server: "http://127.0.0.1:1".to_owned(),
                 reason: "lost".to_owned(),

@@ -6,13 +6,19 @@ use axum::{
     Json,
     extract::{Path, State, rejection::PathRejection},
 };
-use flows::{Answer, Flow};
+use flows::{Answer, Flow, Options};
 use futures_util::future::{try_join, try_join_all};
 use serde::Serialize;
 use serde_json::Value;
 use wire::{Promise, PromiseState};
 
-use crate::{app::App, client, problem::Problem, request, trace_link::TraceLink};
+use crate::{
+    app::App,
+    client::{self, Client},
+    problem::Problem,
+    request,
+    trace_link::TraceLink,
+};
 
 #[derive(Serialize)]
 pub struct Inspection {
@@ -74,6 +80,22 @@ pub async fn inspect(
     });
     let invocations = invocations.collect();
     Ok(Json(Inspection { id, flow: flow.name, state, result, error, trace, invocations }))
+}
+
+/// The promise whose state is the flow's, once the flow that starts with `first` has ended.
+///
+/// # Errors
+/// The server is unreachable.
+pub async fn outcome_of(
+    client: &Client,
+    flow: &Flow,
+    first: &Promise<'static>,
+    options: &Options,
+) -> Result<Option<Promise<'static>>, Problem> {
+    let invocations = flow.invocations(&first.id, options);
+    let found = try_join_all(invocations.iter().map(|call| client.get(&call.id))).await?;
+    let found: Vec<_> = found.iter().map(Option::as_ref).collect();
+    Ok(outcome(flow, first, &found).cloned())
 }
 
 /// The promise whose state is the flow's: the first one. If nobody awaits that, the flow has ended

@@ -51,6 +51,8 @@ pub enum Problem {
     },
     /// 503: the Resonate Server is unreachable.
     Unavailable(String),
+    /// 503: the Resonate Server has lost the flow, which it knew a moment ago.
+    Forgotten(String),
     /// 404: no such flow.
     NoFlow(String),
     /// 404: no such route.
@@ -84,6 +86,11 @@ impl Problem {
                 (StatusCode::GATEWAY_TIMEOUT, detail, json!(ids))
             }
             Self::Unavailable(detail) => (StatusCode::SERVICE_UNAVAILABLE, detail, json!({})),
+            Self::Forgotten(id) => {
+                let detail =
+                    format!("the Resonate Server has lost flow {id}; send the request again");
+                (StatusCode::SERVICE_UNAVAILABLE, detail, json!({"id": id}))
+            }
             Self::NoFlow(id) => {
                 let detail = format!("no such flow: {id}; start it with POST /await-chain?id={id}");
                 (StatusCode::NOT_FOUND, detail, json!({"id": id}))
@@ -116,6 +123,9 @@ impl From<client::Error> for Problem {
     fn from(error: client::Error) -> Self {
         match error {
             client::Error::NoAnswer(error) => Self::Unavailable(error.to_string()),
+            client::Error::Refused { status: 401 | 403, .. } => Self::Unavailable(format!(
+                "{error}; the gateway's credentials are missing or wrong"
+            )),
             client::Error::Refused { status: 500.., .. } => Self::Unavailable(error.to_string()),
             client::Error::Refused { .. } => Self::Internal(error.to_string()),
         }

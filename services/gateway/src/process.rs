@@ -61,6 +61,7 @@ fn reachable(listen: SocketAddr) -> SocketAddr {
 /// # Errors
 /// A setting is invalid, or the address is taken.
 pub fn run(settings: Settings, unknown: &[String]) -> Result<(), Error> {
+    settings.node.check()?;
     let instance = settings.node.instance(GROUP)?;
     let identity = Identity {
         name: GROUP.to_owned(),

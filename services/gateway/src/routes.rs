@@ -80,13 +80,30 @@ async fn start(
     }
     let trace = TraceLink::of(&promise, app.settings.jaeger_url.as_deref());
     let ids = Ids { id: id.clone(), trace, reconnected };
-    if let Answer::AtOnce(text) = flow.answer {
-        return Ok(Json(Success { message: text.into(), ids }).into_response());
-    }
-    let Some(promise) = settled(&app, promise).await else {
-        let location = [(LOCATION, format!("/flows/{id}"))];
-        let body = Json(Pending { state: PromiseState::Pending, ids });
-        return Ok((StatusCode::ACCEPTED, location, body).into_response());
+    let promise = match flow.answer {
+        Answer::Result(_) => match settled(&app, promise).await {
+            Wait::Settled(promise) => promise,
+            Wait::Forgotten => return Err(Problem::Forgotten(id)),
+            Wait::Over => {
+                let location = [(LOCATION, format!("/flows/{id}"))];
+                let body = Json(Pending { state: PromiseState::Pending, ids });
+                return Ok((StatusCode::ACCEPTED, location, body).into_response());
+            }
+        },
+        Answer::AtOnce(text) => {
+            let outcome = match reconnected {
+                true => inspect::outcome_of(&app.client, flow, &promise, &options).await?,
+                false => None,
+            };
+            match outcome {
+                Some(promise) if promise.state != PromiseState::Resolved => promise,
+                ended => {
+                    let done = ended.map(|_| format!("{} done", flow.name));
+                    let message = done.unwrap_or_else(|| text.to_owned()).into();
+                    return Ok(Json(Success { message, ids }).into_response());
+                }
+            }
+        }
     };
     match promise.state {
         PromiseState::Resolved => {
@@ -97,15 +114,27 @@ async fn start(
     }
 }
 
+/// What a request has waited for.
+enum Wait {
+    /// The flow's first promise is settled.
+    Settled(Promise<'static>),
+    /// The server does not know it any more.
+    Forgotten,
+    /// The request may not wait any longer, or the gateway stops.
+    Over,
+}
+
 /// Waits for a promise to be settled, as long as a request may wait.
-async fn settled(app: &App, promise: Promise<'static>) -> Option<Promise<'static>> {
+async fn settled(app: &App, promise: Promise<'static>) -> Wait {
     if !promise.is_pending() {
-        return Some(promise);
+        return Wait::Settled(promise);
     }
     let mut stopping = app.stopping.clone();
     tokio::select! {
-        promise = app.waiters.settlement(&promise.id) => Some(promise),
-        () = tokio::time::sleep(app.settings.wait) => None,
-        _ = stopping.wait_for(|stopping| *stopping) => None,
+        promise = app.waiters.settlement(&promise.id) => {
+            promise.map_or(Wait::Forgotten, Wait::Settled)
+        }
+        () = tokio::time::sleep(app.settings.wait) => Wait::Over,
+        _ = stopping.wait_for(|stopping| *stopping) => Wait::Over,
     }
 }

@@ -45,14 +45,15 @@ impl Waiters {
         Self { client, waiting: Arc::default(), address: watch::Sender::new(None) }
     }
 
-    /// Waits until the promise `id` is settled. Dropping the future ends the wait and leaves
-    /// nothing behind.
-    pub async fn settlement(&self, id: &str) -> Promise<'static> {
+    /// Waits until the promise `id` is settled. None: the server does not know it any more.
+    /// Dropping the future ends the wait and leaves nothing behind.
+    pub async fn settlement(&self, id: &str) -> Option<Promise<'static>> {
         let mut wait = Wait::new(&self.waiting, id);
         let register = async {
             loop {
                 let pause = match self.register(id).await {
                     Ok(()) => REFRESH,
+                    Err(client::Error::Refused { status: 404, .. }) => return,
                     Err(error) => {
                         tracing::debug!(%error, promise = id, "registering a listener failed");
                         RETRY
@@ -62,8 +63,8 @@ impl Waiters {
             }
         };
         tokio::select! {
-            promise = wait.settled() => promise,
-            never = register => never,
+            promise = wait.settled() => Some(promise),
+            () = register => None,
         }
     }
 
@@ -205,7 +206,7 @@ mod tests {
         connect(&waiters, "one").await;
         let resolved = json!({"kind": "unblock", "data": {"promise": promise("resolved")}});
         waiters.message(Message::parse(resolved.to_string()).unwrap());
-        assert_eq!(wait.await.state, PromiseState::Resolved);
+        assert_eq!(wait.await.unwrap().state, PromiseState::Resolved);
         assert!(lock(&waiters.waiting).is_empty());
     }
 
@@ -214,8 +215,17 @@ mod tests {
         let server = server("rejected");
         let waiters = waiters(&server);
         connect(&waiters, "one").await;
-        assert_eq!(waiters.settlement("x").await.state, PromiseState::Rejected);
+        assert_eq!(waiters.settlement("x").await.unwrap().state, PromiseState::Rejected);
         assert_eq!(addresses(&server), ["poll://uni@gateway/one"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_promise_that_the_server_has_forgotten_ends_the_wait() {
+        let server = Scripted::new(|_, _| Reply::Answer(404, json!("Awaited promise not found")));
+        let waiters = waiters(&server);
+        connect(&waiters, "one").await;
+        assert_eq!(waiters.settlement("x").await, None);
+        assert_eq!(addresses(&server).len(), 1, "it is not asked for again");
     }
 
     #[tokio::test(start_paused = true)]
@@ -248,7 +258,7 @@ mod tests {
         let waiters = waiters(&server);
         connect(&waiters, "one").await;
         let start = tokio::time::Instant::now();
-        assert_eq!(waiters.settlement("x").await.state, PromiseState::Resolved);
+        assert_eq!(waiters.settlement("x").await.unwrap().state, PromiseState::Resolved);
         assert_eq!(start.elapsed(), 2 * REFRESH);
     }
 }

@@ -65,6 +65,11 @@ impl Flow {
         self.row.message()
     }
 
+    /// The `message` that a repeated `POST` answers with once the flow has ended well.
+    pub fn message_again(&self) -> Value {
+        if self.is_detached() { format!("{} done", self.name).into() } else { self.message() }
+    }
+
     /// The `result` that `GET /flows/{id}` shows at the end.
     pub fn result(&self) -> Value {
         self.row.result()

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use reqwest::StatusCode;
 use tokio::time::timeout;
 use wire::{Answer, Exchange, ExchangeError, Request};
 
@@ -39,7 +40,7 @@ impl Http {
         let client = client.build().map_err(|error| {
             Error::Other(format!("cannot use TLS for {server}: {}", cause(&error)))
         })?;
-        let (url, request_timeout) = (config.server_url.clone(), config.request_timeout);
+        let (url, request_timeout) = (config.server_url.clone(), config.attempt_timeout());
         Ok(Self { client, url, server, request_timeout })
     }
 
@@ -88,6 +89,9 @@ impl Exchange for Http {
         };
         let (status, text) =
             read.await.map_err(|error: reqwest::Error| self.unreachable(cause(&error)))?;
+        if status == StatusCode::PAYLOAD_TOO_LARGE {
+            return Err(ExchangeError::TooLarge { bytes: request.text().len() });
+        }
         Answer::parse(&request, text)
             .map_err(|error| self.unreachable(format!("{error} (HTTP status {status})")))
     }

@@ -2,7 +2,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, MutexGuard},
+    sync::{
+        Mutex, MutexGuard,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -22,6 +25,15 @@ pub(crate) enum Abandoned {
     /// The server did not answer for as long as the lease lasts.
     #[error("lease lost: the Resonate Server was unreachable for the whole lease")]
     Unreachable,
+    /// The lease ended before this process could renew it: it was frozen, or its thread was blocked.
+    #[error("lease lost: this process was frozen or blocked for the whole lease")]
+    Expired,
+    /// The server answers, but not this request.
+    #[error("the Resonate Server did not answer a request for three leases")]
+    Unanswered,
+    /// Its promise was rejected: the server will never take one of its values.
+    #[error("rejected: a value is too large")]
+    Rejected,
     /// This process was told to stop.
     #[error("draining: another process continues")]
     Draining,
@@ -40,7 +52,19 @@ struct Run {
 #[derive(Default)]
 pub(crate) struct Leases {
     runs: Mutex<HashMap<String, Run>>,
+    /// Acquisitions that are under way.
+    acquiring: AtomicUsize,
     ended: Notify,
+}
+
+/// An acquisition that is under way.
+pub(crate) struct Acquiring<'a>(&'a Leases);
+
+impl Drop for Acquiring<'_> {
+    fn drop(&mut self) {
+        self.0.acquiring.fetch_sub(1, Ordering::Relaxed);
+        self.0.ended.notify_waiters();
+    }
 }
 
 impl Leases {
@@ -68,19 +92,42 @@ impl Leases {
         }
     }
 
-    /// A renewal that was sent at `sent` was confirmed.
+    /// A renewal that was sent at `sent` was confirmed. The server confirms renewals of leases that
+    /// were lost too, so one that was sent too late changes nothing.
     pub fn renew(&self, id: &str, version: i64, sent: Instant) {
-        self.with(id, version, |run| run.ends.send_replace(sent + run.lease));
+        self.with(id, version, |run| {
+            if sent < *run.ends.borrow() {
+                run.ends.send_replace(sent + run.lease);
+            }
+        });
     }
 
-    /// Whether a heartbeat is worth a request: not in the first quarter of a lease. Returns when
-    /// the lease ends.
+    /// Whether a heartbeat is worth a request: neither in the first quarter of a lease nor after
+    /// its end. Returns when the lease ends.
     pub fn wants_heartbeat(&self, id: &str, version: i64) -> Option<Instant> {
         self.with(id, version, |run| {
             let ends = *run.ends.borrow();
-            let fresh = ends.saturating_duration_since(Instant::now()) > run.lease * 3 / 4;
-            (run.abandoned.is_none() && !fresh).then_some(ends)
+            let left = ends.saturating_duration_since(Instant::now());
+            let due = !left.is_zero() && left <= run.lease * 3 / 4;
+            (run.abandoned.is_none() && due).then_some(ends)
         })?
+    }
+
+    /// Whether the lease of a run has ended, by the clock of this process.
+    pub fn has_expired(&self, id: &str, version: i64) -> bool {
+        let expired = |run: &mut Run| Instant::now() >= *run.ends.borrow();
+        self.with(id, version, expired).unwrap_or(true)
+    }
+
+    /// The length of the lease of a run.
+    pub fn lease(&self, id: &str, version: i64) -> Option<Duration> {
+        self.with(id, version, |run| run.lease)
+    }
+
+    /// An acquisition is under way until the value is dropped.
+    pub fn acquiring(&self) -> Acquiring<'_> {
+        self.acquiring.fetch_add(1, Ordering::Relaxed);
+        Acquiring(self)
     }
 
     /// A run may no longer change promises. The first reason stands. False: it was known before.
@@ -120,9 +167,10 @@ impl Leases {
         self.wait_until(|| self.version(id).is_none()).await;
     }
 
-    /// Waits until there is no run at all.
+    /// Waits until there is no run at all, and none is being acquired.
     pub async fn wait_for_end(&self) {
-        self.wait_until(|| self.lock().is_empty()).await;
+        let idle = || self.acquiring.load(Ordering::Relaxed) == 0 && self.lock().is_empty();
+        self.wait_until(idle).await;
     }
 
     async fn wait_until(&self, reached: impl Fn() -> bool) {
@@ -176,6 +224,19 @@ mod tests {
         assert_eq!(leases.wants_heartbeat("x", 1), None);
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_lease_that_has_ended_is_not_renewed() {
+        let leases = Leases::default();
+        leases.begin("x", 1, Instant::now(), LEASE);
+        assert!(!leases.has_expired("x", 1));
+        tokio::time::advance(LEASE).await;
+        assert!(leases.has_expired("x", 1));
+        assert_eq!(leases.wants_heartbeat("x", 1), None);
+        // The server confirms a heartbeat of a lost lease too.
+        leases.renew("x", 1, Instant::now());
+        assert!(leases.has_expired("x", 1));
+    }
+
     #[tokio::test]
     async fn waiting_ends_with_the_last_run() {
         let leases = std::sync::Arc::new(Leases::default());
@@ -186,7 +247,11 @@ mod tests {
         });
         tokio::task::yield_now().await;
         assert!(!waiting.is_finished());
+        let acquiring = leases.acquiring();
         leases.end("x", 1);
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        drop(acquiring);
         waiting.await.unwrap();
     }
 }

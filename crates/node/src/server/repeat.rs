@@ -29,25 +29,30 @@ pub(super) struct Repeat {
 
 impl Repeat {
     /// The layer above `next`, which asks `server`, an address for people.
-    pub fn new(next: Arc<dyn Exchange>, server: &str, config: &Config) -> Self {
+    pub fn new(next: Arc<dyn Exchange>, server: &str, config: &Config, patience: Duration) -> Self {
         Self {
             next,
             server: server.to_owned(),
-            attempt_timeout: config.request_timeout,
-            patience: config.lease,
+            attempt_timeout: config.attempt_timeout(),
+            patience,
         }
     }
 
-    async fn attempt(&self, request: Request) -> Result<Answer, ExchangeError> {
+    /// `left`: the time that the request has if nothing else bounds it.
+    async fn attempt(&self, request: Request, left: Duration) -> Result<Answer, ExchangeError> {
+        let limit = match request.deadline() {
+            Some(_) => self.attempt_timeout,
+            None => self.attempt_timeout.min(left),
+        };
         let unreachable =
             |reason| ExchangeError::Unreachable { server: self.server.clone(), reason };
-        match timeout(self.attempt_timeout, self.next.exchange(request)).await {
+        match timeout(limit, self.next.exchange(request)).await {
             Ok(Ok(answer)) if answer.status() >= 500 => {
                 let (status, reason) = (answer.status(), answer.reason());
                 Err(unreachable(format!("it answered {status}: {reason}")))
             }
             Ok(result) => result,
-            Err(_) => Err(unreachable(format!("no answer within {:?}", self.attempt_timeout))),
+            Err(_) => Err(unreachable(format!("no answer within {limit:.1?}"))),
         }
     }
 }
@@ -61,11 +66,13 @@ impl Exchange for Repeat {
         let mut backoff = backoff();
         let mut repeated = false;
         loop {
-            let error = match self.attempt(request.clone()).await {
+            let left = patience.saturating_duration_since(Instant::now());
+            let error = match self.attempt(request.clone(), left).await {
                 Ok(mut answer) => {
                     answer.repeated = repeated;
                     return Ok(answer);
                 }
+                Err(error @ ExchangeError::TooLarge { .. }) => return Err(error),
                 Err(error) => error,
             };
             let next = Instant::now() + backoff.next().unwrap_or_default();
@@ -164,7 +171,15 @@ mod tests {
         repeat.next = Arc::new(Silent);
         let start = Instant::now();
         let error = repeat.exchange(release()).await.unwrap_err();
-        assert!(error.to_string().ends_with("no answer within 2s"), "{error}");
-        assert!(start.elapsed() <= Duration::from_secs(5), "{:?}", start.elapsed());
+        assert!(error.to_string().contains("no answer within"), "{error}");
+        assert!(start.elapsed() <= Duration::from_secs(3), "{:?}", start.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_is_too_large_is_sent_once() {
+        let (repeat, server) = rig(vec![Reply::TooLarge]);
+        let error = repeat.exchange(release()).await.unwrap_err();
+        assert!(matches!(error, ExchangeError::TooLarge { .. }));
+        assert_eq!(server.kinds().len(), 1);
     }
 }

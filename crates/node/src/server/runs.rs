@@ -32,7 +32,18 @@ use crate::config::Config;
 /// a new version is rolled out, another process of the group may know the function.
 const UNKNOWN_FUNCTION_RUNS: u32 = 5;
 
+/// How often in a row a run may end in neither a result nor a suspension before its promise is
+/// rejected.
+const RELEASES: u32 = 5;
+
+/// A request that is not answered for this many leases, while heartbeats are, costs its run.
+const UNANSWERED_LEASES: u32 = 3;
+
 type Answered = Result<Answer, ExchangeError>;
+
+fn withheld(reason: Abandoned) -> ExchangeError {
+    ExchangeError::Withheld(reason.to_string())
+}
 
 /// The layer that knows the runs of this process.
 pub(crate) struct Runs {
@@ -108,12 +119,26 @@ impl Runs {
         let lease = Duration::from_millis(acquire.ttl.try_into().unwrap_or_default());
         // The SDK heartbeats by task id: two runs of a task in one process would end each other's.
         self.leases.wait_for_end_of(&id).await;
+        if self.draining.load(Ordering::Relaxed) {
+            return Err(withheld(Abandoned::Draining));
+        }
+        // A drain waits for it.
+        let _acquiring = self.leases.acquiring();
         let sent = Instant::now();
         let answer = self.next.exchange(request).await?;
         if answer.status() == 409 && answer.repeated {
             self.release_if_ours(&id, version + 1).await;
         }
         let AnswerBody::Acquired(task, promise, _) = answer.body() else { return Ok(answer) };
+        if self.draining.load(Ordering::Relaxed) {
+            self.release_task(&id, task.version, None).await;
+            return Err(withheld(Abandoned::Draining));
+        }
+        if sent.elapsed() >= lease {
+            // This process was frozen meanwhile, and another one may have the task.
+            self.release_task(&id, task.version, Some(Instant::now())).await;
+            return Err(withheld(Abandoned::Expired));
+        }
         match self.function_of(promise) {
             Ok(function) if self.functions.contains(&function.as_str()) => {
                 self.leases.begin(&id, task.version, sent, lease);
@@ -197,7 +222,8 @@ impl Runs {
     async fn fence(&self, mut request: Request) -> Answered {
         let Operation::TaskFence(fence) = request.operation() else { unreachable!() };
         let (id, version) = (fence.id.to_string(), fence.version);
-        if matches!(fence.action, FencedAction::Create(_)) {
+        let creates = matches!(fence.action, FencedAction::Create(_));
+        if creates {
             if self.draining.load(Ordering::Relaxed) {
                 self.leases.abandon(&id, version, Abandoned::Draining);
             }
@@ -209,6 +235,11 @@ impl Runs {
         let answer = self.exchange_in_run(&id, version, request).await?;
         if answer.status() == 409 {
             self.abandon(&id, version, Abandoned::Fenced);
+        } else if creates && self.leases.has_expired(&id, version) {
+            // The answer lay there while this process was frozen. Another process may have the task
+            // and have completed the step that would begin now.
+            self.abandon(&id, version, Abandoned::Expired);
+            return Err(withheld(Abandoned::Expired));
         }
         Ok(answer)
     }
@@ -246,13 +277,27 @@ impl Runs {
 
     /// Sends a request of a run, for as long as its lease lasts.
     async fn exchange_in_run(&self, id: &str, version: i64, request: Request) -> Answered {
-        let withheld = |reason: Abandoned| ExchangeError::Withheld(reason.to_string());
         let lease = self.leases.check(id, version).map_err(withheld)?;
-        let result = self.next.exchange(request.with_deadline(lease)).await;
-        if result.is_err() {
-            self.abandon(id, version, Abandoned::Unreachable);
+        let longest = self.leases.lease(id, version).unwrap_or_default() * UNANSWERED_LEASES;
+        match timeout(longest, self.next.exchange(request.with_deadline(lease))).await {
+            Ok(Err(ExchangeError::TooLarge { bytes })) => {
+                self.abandon(id, version, Abandoned::Rejected);
+                let message = format!(
+                    "a value of {bytes} bytes is too large for the Resonate Server; \
+                     store it elsewhere and pass a reference"
+                );
+                Err(self.reject(id, version, message).await)
+            }
+            Ok(Err(error)) => {
+                self.abandon(id, version, Abandoned::Unreachable);
+                Err(error)
+            }
+            Ok(answer) => answer,
+            Err(_) => {
+                self.abandon(id, version, Abandoned::Unanswered);
+                Err(withheld(Abandoned::Unanswered))
+            }
         }
-        result
     }
 
     fn abandon(&self, id: &str, version: i64, reason: Abandoned) {
@@ -272,7 +317,16 @@ impl Runs {
         let (id, version) = (release.id.to_string(), release.version);
         match self.leases.check(&id, version) {
             Ok(_) => {
-                sleep(self.failures.count(&id).1).await;
+                let (count, delay) = self.failures.count(&id);
+                if count >= RELEASES {
+                    self.failures.forget(&id);
+                    let message = "every run ended in neither a result nor a suspension; \
+                                   see the log of the process";
+                    self.reject(&id, version, message.to_owned()).await;
+                    self.leases.end(&id, version);
+                    return Ok(Answer::local(&request, 200, &json!({})));
+                }
+                sleep(delay).await;
                 let answer = self.exchange_in_run(&id, version, request).await;
                 self.leases.end(&id, version);
                 answer

@@ -14,9 +14,17 @@ const DRAIN: Duration = Duration::from_secs(8);
 
 /// The layer of the instance `me` of group `g`, which knows the function `foo`.
 fn rig(script: impl FnMut(&str, &Value) -> Reply + Send + 'static) -> (Arc<Runs>, Scripted) {
+    slow_rig(Duration::ZERO, script)
+}
+
+/// The same, on a server whose answers take this long.
+fn slow_rig(
+    delay: Duration,
+    script: impl FnMut(&str, &Value) -> Reply + Send + 'static,
+) -> (Arc<Runs>, Scripted) {
     let server = Scripted::new(script);
     let runs = Runs {
-        next: Arc::new(server.clone()),
+        next: Arc::new(Slow(server.clone(), delay)),
         leases: Arc::default(),
         group: "g".to_owned(),
         instance: "me".to_owned(),
@@ -27,6 +35,18 @@ fn rig(script: impl FnMut(&str, &Value) -> Reply + Send + 'static) -> (Arc<Runs>
         lost: Mutex::default(),
     };
     (Arc::new(runs), server)
+}
+
+/// A server whose answers take a while.
+struct Slow(Scripted, Duration);
+
+#[async_trait::async_trait]
+impl Exchange for Slow {
+    async fn exchange(&self, request: Request) -> Answered {
+        let answer = self.0.exchange(request).await;
+        sleep(self.1).await;
+        answer
+    }
 }
 
 fn ok() -> Reply {
@@ -385,4 +405,103 @@ async fn a_run_that_ended_in_nothing_is_released_after_a_delay() {
         last = start.elapsed();
     }
     assert_eq!(server.kinds().len(), 3);
+}
+
+/// A value that the server will never take: the run would be repeated for ever.
+#[tokio::test(start_paused = true)]
+async fn a_value_that_is_too_large_rejects_the_promise() {
+    let (runs, server) = rig(|kind, data| match kind {
+        "task.fulfill" if data["action"]["data"]["state"] == "rejected" => {
+            Reply::Answer(200, json!({"promise": promise(PromiseState::Rejected, "")}))
+        }
+        _ => Reply::TooLarge,
+    });
+    for too_large in [true, false] {
+        hold(&runs);
+        let reason = match too_large {
+            true => withheld(fulfill(&runs).await),
+            false => withheld(settle(&runs).await),
+        };
+        assert!(reason.contains("too large for the Resonate Server"), "{reason}");
+        assert_eq!(server.kinds().pop().as_deref(), Some("task.fulfill"));
+        assert_eq!(withheld(create(&runs, "x").await), Abandoned::Rejected.to_string());
+        runs.leases.end("x.0", 1);
+    }
+    assert_eq!(runs.take_lost(), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_that_always_ends_in_nothing_is_rejected() {
+    let (runs, server) = rig(|kind, _| match kind {
+        "task.fulfill" => {
+            Reply::Answer(200, json!({"promise": promise(PromiseState::Rejected, "")}))
+        }
+        _ => ok(),
+    });
+    for _ in 0..RELEASES {
+        hold(&runs);
+        release(&runs).await.unwrap();
+    }
+    let kinds = server.kinds();
+    assert_eq!(kinds.iter().filter(|kind| *kind == "task.release").count(), RELEASES as usize - 1);
+    assert_eq!(kinds.last().map(String::as_str), Some("task.fulfill"));
+    assert_eq!(runs.leases.all(), []);
+}
+
+/// Heartbeats are confirmed, so the lease lasts; but another process may reach the server.
+#[tokio::test(start_paused = true)]
+async fn a_request_without_an_answer_costs_its_run_although_heartbeats_pass() {
+    let (runs, _) = slow_rig(LEASE * 100, |_, data| fenced(data));
+    hold(&runs);
+    let start = Instant::now();
+    let renew = async {
+        loop {
+            sleep(LEASE / 2).await;
+            runs.leases.renew("x.0", 1, Instant::now());
+        }
+    };
+    let answered = tokio::select! {
+        answered = settle(&runs) => answered,
+        () = renew => unreachable!("it does not end"),
+    };
+    assert_eq!(withheld(answered), Abandoned::Unanswered.to_string());
+    assert_eq!(start.elapsed(), LEASE * UNANSWERED_LEASES);
+}
+
+/// The answer lay in the socket of a frozen process: another one may have the task by now.
+#[tokio::test(start_paused = true)]
+async fn an_answer_after_the_end_of_the_lease_starts_nothing() {
+    let (runs, server) = slow_rig(LEASE, |kind, data| match kind {
+        "task.acquire" => acquired(&call_of_foo()),
+        "task.fence" => fenced(data),
+        _ => ok(),
+    });
+    assert_eq!(withheld(acquire(&runs, "x.0").await), Abandoned::Expired.to_string());
+    assert_eq!(server.kinds(), ["task.acquire", "task.release"]);
+    assert_eq!(runs.leases.all(), []);
+
+    hold(&runs);
+    assert_eq!(withheld(create(&runs, "x").await), Abandoned::Expired.to_string());
+    assert_eq!(withheld(create(&runs, "x").await), Abandoned::Expired.to_string());
+    assert_eq!(server.kinds().iter().filter(|kind| *kind == "task.fence").count(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_waits_for_an_acquire_and_releases_what_it_brings() {
+    let (runs, server) = slow_rig(Duration::from_secs(1), |kind, _| match kind {
+        "task.acquire" => acquired(&call_of_foo()),
+        _ => ok(),
+    });
+    let acquiring = {
+        let runs = runs.clone();
+        tokio::spawn(async move { acquire(&runs, "x.0").await })
+    };
+    tokio::task::yield_now().await;
+    let start = Instant::now();
+    runs.drain().await;
+    assert_eq!(start.elapsed(), Duration::from_secs(2), "the acquire, then the release");
+    assert_eq!(withheld(acquiring.await.unwrap()), Abandoned::Draining.to_string());
+    assert_eq!(server.kinds(), ["task.acquire", "task.release"]);
+    assert_eq!(withheld(acquire(&runs, "x.0").await), Abandoned::Draining.to_string());
+    assert_eq!(server.kinds().len(), 2, "nothing is acquired after that");
 }
