@@ -2,17 +2,22 @@
 
 use std::time::Duration;
 
-use reqwest::StatusCode;
+use reqwest::{
+    StatusCode, Url,
+    header::{CONTENT_TYPE, HeaderValue},
+};
 use tokio::time::timeout;
 use wire::{Answer, Exchange, ExchangeError, Request};
 
 use crate::{config::Config, error::Error};
 
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
 /// The HTTP client of one process. Clones share its connections.
 #[derive(Clone)]
 pub(crate) struct Http {
     client: reqwest::Client,
-    url: String,
+    url: Url,
     /// The URL without credentials, for people.
     server: String,
     request_timeout: Duration,
@@ -40,8 +45,9 @@ impl Http {
         let client = client.build().map_err(|error| {
             Error::Other(format!("cannot use TLS for {server}: {}", cause(&error)))
         })?;
-        let (url, request_timeout) = (config.server_url.clone(), config.attempt_timeout());
-        Ok(Self { client, url, server, request_timeout })
+        let url = Url::parse(&config.server_url)
+            .map_err(|error| Error::Other(format!("{server} is not a URL: {error}")))?;
+        Ok(Self { client, url, server, request_timeout: config.attempt_timeout() })
     }
 
     /// The server's address, without credentials.
@@ -55,7 +61,7 @@ impl Http {
         group: &str,
         id: &str,
     ) -> Result<reqwest::Response, ExchangeError> {
-        let url = format!("{}/poll/{group}/{id}", self.url);
+        let url = format!("{}/poll/{group}/{id}", self.url.as_str().trim_end_matches('/'));
         let response = match timeout(self.request_timeout, self.client.get(url).send()).await {
             Ok(response) => response.map_err(|error| self.unreachable(cause(&error)))?,
             Err(_) => {
@@ -82,16 +88,18 @@ impl Http {
 #[async_trait::async_trait]
 impl Exchange for Http {
     async fn exchange(&self, request: Request) -> Result<Answer, ExchangeError> {
-        let post = self.client.post(&self.url).header("content-type", "application/json");
+        let post = self.client.post(self.url.clone()).header(CONTENT_TYPE, JSON);
         let read = async {
             let response = post.body(request.text().into_owned()).send().await?;
-            Ok((response.status(), response.text().await?))
+            Ok((response.status(), response.bytes().await?))
         };
-        let (status, text) =
+        let (status, body) =
             read.await.map_err(|error: reqwest::Error| self.unreachable(cause(&error)))?;
         if status == StatusCode::PAYLOAD_TOO_LARGE {
             return Err(ExchangeError::TooLarge { bytes: request.text().len() });
         }
+        // What is not UTF-8 is no answer either.
+        let text = String::from_utf8(body.into()).unwrap_or_default();
         Answer::parse(&request, text)
             .map_err(|error| self.unreachable(format!("{error} (HTTP status {status})")))
     }
@@ -107,7 +115,7 @@ fn cause(error: &reqwest::Error) -> String {
 }
 
 fn without_credentials(url: &str) -> String {
-    match reqwest::Url::parse(url) {
+    match Url::parse(url) {
         Ok(mut parsed) if !parsed.username().is_empty() || parsed.password().is_some() => {
             // It fails for URLs without a host, which were refused as a setting.
             let _ = parsed.set_username("").and_then(|()| parsed.set_password(None));
