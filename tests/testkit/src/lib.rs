@@ -11,7 +11,7 @@
 //! | [`deployment`], [`docker`] | the deployment in containers |
 //! | [`flows`] | the table of flows |
 //! | [`stop`], [`shared`] | how a test ends what it started, alone or together with others |
-//! | [`wait`] | [`until`](wait::until), [`free_port`](wait::free_port) |
+//! | [`wait`] | [`until`], [`free_port`] |
 #![allow(clippy::unwrap_used, reason = "a test helper fails by panicking")]
 
 pub mod collector;

@@ -55,6 +55,10 @@ pub(crate) struct Runs {
     functions: Vec<&'static str>,
     drain: Duration,
     draining: AtomicBool,
+    /// Most runs that are held at once.
+    max_runs: usize,
+    /// Whether the log says that this process is at its bound.
+    full: AtomicBool,
     failures: Failures,
     /// Runs that were lost because the server was unreachable.
     lost: Mutex<Vec<(String, i64)>>,
@@ -64,6 +68,7 @@ impl Runs {
     pub fn new(
         next: Arc<dyn Exchange>,
         config: &Config,
+        max_runs: usize,
         group: &str,
         instance: &str,
         functions: Vec<&'static str>,
@@ -76,6 +81,8 @@ impl Runs {
             functions,
             drain: config.drain,
             draining: AtomicBool::new(false),
+            max_runs,
+            full: AtomicBool::new(false),
             failures: Failures::new(config.lease / 2),
             lost: Mutex::default(),
         }
@@ -122,6 +129,7 @@ impl Runs {
         if self.draining.load(Ordering::Relaxed) {
             return Err(withheld(Abandoned::Draining));
         }
+        self.check_room(&id)?;
         // A drain waits for it.
         let _acquiring = self.leases.acquiring();
         let sent = Instant::now();
@@ -147,6 +155,19 @@ impl Runs {
             Ok(function) => Err(self.give_up(&id, task.version, &function).await),
             Err(message) => Err(self.reject(&id, task.version, message).await),
         }
+    }
+
+    /// A process at its bound leaves a task alone: another one takes it, or the server announces it
+    /// again.
+    fn check_room(&self, id: &str) -> Result<(), ExchangeError> {
+        if self.leases.count() < self.max_runs {
+            self.full.store(false, Ordering::Relaxed);
+            return Ok(());
+        }
+        if !self.full.swap(true, Ordering::Relaxed) {
+            tracing::warn!(promise = id, max_runs = self.max_runs, "no room for another run");
+        }
+        Err(ExchangeError::Withheld(format!("this process holds {} runs", self.max_runs)))
     }
 
     /// The function that a promise calls. Its arguments are read too: the SDK gives a task up in

@@ -11,6 +11,7 @@ use super::*;
 
 const LEASE: Duration = Duration::from_secs(3);
 const DRAIN: Duration = Duration::from_secs(8);
+const MAX_RUNS: usize = 10;
 
 /// The layer of the instance `me` of group `g`, which knows the function `foo`.
 fn rig(script: impl FnMut(&str, &Value) -> Reply + Send + 'static) -> (Arc<Runs>, Scripted) {
@@ -31,6 +32,8 @@ fn slow_rig(
         functions: vec!["foo"],
         drain: DRAIN,
         draining: AtomicBool::new(false),
+        max_runs: MAX_RUNS,
+        full: AtomicBool::new(false),
         failures: Failures::new(LEASE / 2),
         lost: Mutex::default(),
     };
@@ -504,4 +507,14 @@ async fn a_drain_waits_for_an_acquire_and_releases_what_it_brings() {
     assert_eq!(server.kinds(), ["task.acquire", "task.release"]);
     assert_eq!(withheld(acquire(&runs, "x.0").await), Abandoned::Draining.to_string());
     assert_eq!(server.kinds().len(), 2, "nothing is acquired after that");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_process_at_its_bound_leaves_tasks_alone_until_it_has_room() {
+    let (runs, server) = rig(|_, _| acquired(&call_of_foo()));
+    (0..MAX_RUNS).for_each(|n| runs.leases.begin(&n.to_string(), 1, Instant::now(), LEASE));
+    assert_eq!(withheld(acquire(&runs, "x.0").await), "this process holds 10 runs");
+    assert_eq!(server.kinds(), Vec::<String>::new(), "nothing was acquired");
+    runs.leases.end("0", 1);
+    assert_eq!(acquire(&runs, "x.0").await.unwrap().status(), 200);
 }
