@@ -45,6 +45,7 @@ mod service;
 pub mod settings;
 mod step;
 pub mod stop;
+mod watchdog;
 
 /// Reading and writing JSON is mostly allocation: glibc's allocator took a quarter of the CPU of a
 /// process.

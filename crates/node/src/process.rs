@@ -11,6 +11,7 @@ use crate::{
     server::{self, Stack},
     step::Runtime,
     stop::Stop,
+    watchdog,
 };
 
 /// Runs one process of `service` until it is told to stop.
@@ -44,6 +45,14 @@ async fn serve(
 ) -> Result<(), Error> {
     let config = &settings.node;
     let mut stop = Stop::listen(instance)?;
+    // A heartbeat is due twice in a lease.
+    watchdog::watch(config.lease / 2, || {
+        tracing::warn!(
+            "the runtime is blocked and sends no heartbeats; \
+             run blocking code with tokio::task::spawn_blocking"
+        );
+    })
+    .map_err(|error| Error::Other(format!("cannot start a thread: {error}")))?;
     let listener = runtime::listen(settings.health_listen, "NODE_HEALTH_LISTEN").await?;
     let address = listener.local_addr().map_err(|error| Error::Other(error.to_string()))?;
 
