@@ -5,7 +5,8 @@ use std::process::Command;
 
 use clap::{Args, FromArgMatches};
 use node::{
-    cli::{self, ServiceSettings},
+    cli,
+    config::ServiceSettings,
     prelude::*,
     settings::{self, Parsed},
 };

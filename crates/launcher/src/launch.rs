@@ -3,12 +3,7 @@
 use std::convert::Infallible;
 
 use clap::{Args, FromArgMatches};
-use node::{
-    cli::{self, ServiceSettings},
-    error::Error,
-    logging, settings,
-    stop::Stop,
-};
+use node::{config::ServiceSettings, error::Error, logging, runtime, settings, stop::Stop};
 
 use crate::{
     PREFIXES, jaeger,
@@ -89,7 +84,7 @@ pub fn run(options: Options, unknown: &[String]) -> Result<(), Error> {
     logging::report_unknown(unknown);
     gateway.listen.set_port(options.port.unwrap_or(gateway.listen.port()));
     server.listen.set_port(options.server_port.unwrap_or(server.listen.port()));
-    cli::block_on(1, async move {
+    runtime::block_on(1, async move {
         let mut stop = Stop::listen("launcher")?;
         ports::listen(gateway.listen, "--port")?;
         if options.server.is_none() {

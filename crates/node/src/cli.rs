@@ -2,30 +2,15 @@
 
 use std::{net::SocketAddr, process::ExitCode};
 
-use clap::{Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
-use tokio::net::TcpListener;
+use clap::{Command, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::{
     Service,
-    config::Config,
+    config::ServiceSettings,
     error::{self, Error},
-    health, process,
+    health, process, runtime,
     settings::{self, Parsed},
 };
-
-/// Threads for blocking work, name resolution included: a resolver that hangs must not take all
-/// threads that a container may have.
-const BLOCKING_THREADS: usize = 16;
-
-/// The settings of a service.
-#[derive(Debug, Clone, Args)]
-pub struct ServiceSettings {
-    #[command(flatten)]
-    pub(crate) node: Config,
-    /// Where /healthz and /readyz are answered; port 0 takes a free one
-    #[arg(long, env = "NODE_HEALTH_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:8080", value_parser = settings::address)]
-    pub(crate) health_listen: SocketAddr,
-}
 
 /// One process of a service.
 #[derive(Parser)]
@@ -79,7 +64,7 @@ pub fn parse<T: FromArgMatches>(
 /// # Errors
 /// A setting is unusable, or the health address is taken.
 pub fn run(service: Service, settings: ServiceSettings, unknown: &[String]) -> Result<(), Error> {
-    process::run(service, &settings.node, settings.health_listen, unknown)
+    process::run(service, &settings, unknown)
 }
 
 /// Asks the process that listens on `address` whether it is ready.
@@ -87,33 +72,5 @@ pub fn run(service: Service, settings: ServiceSettings, unknown: &[String]) -> R
 /// # Errors
 /// It is not.
 pub fn healthcheck(address: SocketAddr) -> Result<(), Error> {
-    block_on(1, async move { health::check(address).await.map_err(Error::Other) })
-}
-
-/// Runs the future of a process on a runtime of its own.
-///
-/// # Errors
-/// That of the future; or the system gives no threads.
-pub fn block_on(
-    worker_threads: usize,
-    future: impl Future<Output = Result<(), Error>>,
-) -> Result<(), Error> {
-    let mut builder = match worker_threads {
-        1 => tokio::runtime::Builder::new_current_thread(),
-        _ => tokio::runtime::Builder::new_multi_thread(),
-    };
-    if worker_threads > 1 {
-        builder.worker_threads(worker_threads);
-    }
-    builder.max_blocking_threads(BLOCKING_THREADS);
-    let runtime = builder.enable_all().build().map_err(|error| Error::Other(error.to_string()))?;
-    runtime.block_on(future)
-}
-
-/// Listens on `address`.
-///
-/// # Errors
-/// It is taken, or not an address of this machine. `variable` is what the user can change.
-pub async fn listen(address: SocketAddr, variable: &'static str) -> Result<TcpListener, Error> {
-    TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source, variable })
+    runtime::block_on(1, async move { health::check(address).await.map_err(Error::Other) })
 }

@@ -1,6 +1,6 @@
 //! The settings that every process has, with the prefix `NODE_`.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use crate::{
     duration,
@@ -57,6 +57,21 @@ pub struct Config {
     /// What is logged, and how.
     #[command(flatten)]
     pub log: LogSettings,
+}
+
+/// The settings of a service.
+#[derive(Debug, Clone, clap::Args)]
+pub struct ServiceSettings {
+    #[command(flatten)]
+    /// Those that every process has.
+    pub node: Config,
+    /// Where /healthz and /readyz are answered; port 0 takes a free one
+    #[arg(long, env = "NODE_HEALTH_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:8080", value_parser = settings::address)]
+    pub health_listen: SocketAddr,
+    /// Most runs that this process holds at once; what is beyond stays for other processes, or for
+    /// later. 1 to 1000000 [default: what fits the memory limit of the container, at most 10000]
+    #[arg(long, env = "NODE_MAX_RUNS", value_name = "NUMBER", value_parser = settings::integer(1, 1_000_000))]
+    pub max_runs: Option<usize>,
 }
 
 impl Config {

@@ -6,8 +6,9 @@
 //! | [`step()`] | checkpointed steps, with retries |
 //! | [`server`] | the way to the Resonate Server, layer by layer |
 //! | [`config`], [`settings`] | settings: command line, environment, file, defaults |
-//! | [`cli`] | command lines; a process from its start to its end |
+//! | [`cli`], [`runtime`] | command lines; the Tokio runtime and listeners of a process |
 //! | [`stop`], [`launched`] | signals; the socket to the launcher |
+//! | [`memory`] | how much a process may hold at once |
 //! | [`health`] | `/healthz`, `/readyz` and the command that asks for them |
 //! | [`logging`], [`error`] | log lines; why a process ended, and its exit code |
 //! | [`errors`] | errors of functions |
@@ -36,12 +37,15 @@ mod guard;
 pub mod health;
 pub mod launched;
 pub mod logging;
+pub mod memory;
 mod process;
+pub mod runtime;
 pub mod server;
 mod service;
 pub mod settings;
 mod step;
 pub mod stop;
+mod watchdog;
 
 /// Reading and writing JSON is mostly allocation: glibc's allocator took a quarter of the CPU of a
 /// process.

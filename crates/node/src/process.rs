@@ -1,27 +1,26 @@
 //! The life of one process of a service.
 
-use std::net::SocketAddr;
-
 use resonate_otel::{Identity, Telemetry};
 use resonate_sdk::prelude::{Resonate, ResonateConfig};
 
 use crate::{
-    Service, cli,
-    config::Config,
+    Service,
+    config::ServiceSettings,
     error::Error,
-    health, logging,
+    health, logging, runtime,
     server::{self, Stack},
     step::Runtime,
     stop::Stop,
+    watchdog,
 };
 
 /// Runs one process of `service` until it is told to stop.
 pub(crate) fn run(
     service: Service,
-    config: &Config,
-    health_listen: SocketAddr,
+    settings: &ServiceSettings,
     unknown: &[String],
 ) -> Result<(), Error> {
+    let config = &settings.node;
     config.check()?;
     let instance = config.instance(service.group())?;
     let telemetry = logging::telemetry(
@@ -34,23 +33,31 @@ pub(crate) fn run(
         &config.log,
     )?;
     logging::report_unknown(unknown);
-    let life = serve(service, config, &instance, health_listen, &telemetry);
-    cli::block_on(config.worker_threads, life)
+    let life = serve(service, settings, &instance, &telemetry);
+    runtime::block_on(config.worker_threads, life)
 }
 
 async fn serve(
     service: Service,
-    config: &Config,
+    settings: &ServiceSettings,
     instance: &str,
-    health_listen: SocketAddr,
     telemetry: &Telemetry,
 ) -> Result<(), Error> {
+    let config = &settings.node;
     let mut stop = Stop::listen(instance)?;
-    let listener = cli::listen(health_listen, "NODE_HEALTH_LISTEN").await?;
+    // A heartbeat is due twice in a lease.
+    watchdog::watch(config.lease / 2, || {
+        tracing::warn!(
+            "the runtime is blocked and sends no heartbeats; \
+             run blocking code with tokio::task::spawn_blocking"
+        );
+    })
+    .map_err(|error| Error::Other(format!("cannot start a thread: {error}")))?;
+    let listener = runtime::listen(settings.health_listen, "NODE_HEALTH_LISTEN").await?;
     let address = listener.local_addr().map_err(|error| Error::Other(error.to_string()))?;
 
     let Stack { network, runs, traced, stream } =
-        server::stack(config, service.group(), instance, service.functions(), telemetry)?;
+        server::stack(settings, service.group(), instance, service.functions(), telemetry)?;
     let resonate = Resonate::new(ResonateConfig {
         network: Some(network.clone()),
         ttl: Some(config.lease.as_millis() as u64),

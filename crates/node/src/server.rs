@@ -26,10 +26,17 @@ use resonate_otel::{Telemetry, Traced};
 pub use self::stream::{ConnectionId, Listener, MessageStream};
 pub(crate) use self::{adapter::SdkNetwork, leases::Leases, runs::Runs};
 use self::{http::Http, repeat::Repeat};
-use crate::{config::Config, error::Error};
+use crate::{
+    config::{Config, ServiceSettings},
+    error::Error,
+    memory,
+};
 
 /// How long a client's request is repeated: somebody waits for its answer.
 const CLIENT_PATIENCE: Duration = Duration::from_secs(3);
+
+/// What a run takes at most, with a hundred steps in its history.
+const BYTES_OF_A_RUN: usize = 96 << 10;
 
 /// The layers of a process that runs functions.
 pub(crate) struct Stack {
@@ -44,16 +51,18 @@ pub(crate) struct Stack {
 /// # Errors
 /// See [`client`].
 pub(crate) fn stack(
-    config: &Config,
+    settings: &ServiceSettings,
     group: &str,
     instance: &str,
     functions: Vec<&'static str>,
     telemetry: &Telemetry,
 ) -> Result<Stack, Error> {
+    let config = &settings.node;
+    let max_runs = settings.max_runs.unwrap_or_else(|| memory::bound(BYTES_OF_A_RUN));
     let id = ConnectionId::Instance(instance.to_owned());
     let (traced, stream) = layers(config, group, id, config.lease, telemetry)?;
     let next = Arc::new(traced.clone());
-    let runs = Arc::new(Runs::new(next, config, group, instance, functions));
+    let runs = Arc::new(Runs::new(next, config, max_runs, group, instance, functions));
     let stream = Arc::new(stream);
     let network = Arc::new(SdkNetwork::new(runs.clone(), stream.clone(), group, instance));
     Ok(Stack { network, runs, traced, stream })

@@ -103,10 +103,6 @@ fn remark(span: &SpanData) -> String {
     }
 }
 
-fn is_takeover(span: &SpanData) -> bool {
-    span.attributes.iter().any(|pair| pair.key.as_str() == key::TAKEOVER)
-}
-
 const CONTEXT: &str = "00-0000000000000000000000000000000a-000000000000000b-01";
 
 /// The record of an invocation of `bar`, with a context in its headers.
@@ -325,7 +321,8 @@ async fn a_takeover_shows_by_the_pending_steps_of_earlier_runs() {
         assert_eq!(lost, expected.into_iter().collect::<Vec<_>>(), "{what}");
         rig.release(version).await.unwrap();
         let run = rig.spans().pop().unwrap();
-        assert_eq!(is_takeover(&run), expected.is_some(), "{what}");
+        let takeover = run.attributes.iter().any(|pair| pair.key.as_str() == key::TAKEOVER);
+        assert_eq!(takeover, expected.is_some(), "{what}");
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::{Settings, client::Client, waiters::Waiters};
 
@@ -15,6 +15,8 @@ pub struct App {
     pub waiters: Waiters,
     /// The gateway's settings.
     pub settings: Arc<Settings>,
+    /// One permit for each request that may wait for a flow.
+    pub room: Arc<Semaphore>,
     /// Whether the message stream is up.
     pub up: watch::Receiver<bool>,
     /// Whether the gateway is stopping: then requests that wait are answered with 202.

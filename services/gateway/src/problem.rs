@@ -51,6 +51,8 @@ pub enum Problem {
     },
     /// 503: the Resonate Server is unreachable.
     Unavailable(String),
+    /// 503: as many requests wait as this gateway has room for. Nothing was started.
+    Full,
     /// 503: the Resonate Server has lost the flow, which it knew a moment ago.
     Forgotten(String),
     /// 404: no such flow.
@@ -86,6 +88,10 @@ impl Problem {
                 (StatusCode::GATEWAY_TIMEOUT, detail, json!(ids))
             }
             Self::Unavailable(detail) => (StatusCode::SERVICE_UNAVAILABLE, detail, json!({})),
+            Self::Full => {
+                let detail = "too many requests are waiting; nothing was started, try again later";
+                (StatusCode::SERVICE_UNAVAILABLE, detail.to_owned(), json!({}))
+            }
             Self::Forgotten(id) => {
                 let detail =
                     format!("the Resonate Server has lost flow {id}; send the request again");

@@ -11,14 +11,17 @@ use clap::{CommandFactory, Parser};
 use node::{
     cli,
     error::{self, Error},
-    health, logging,
+    health, logging, memory, runtime,
     server::{self, ConnectionId, MessageStream},
     stop::Stop,
 };
 use resonate_otel::{Identity, Telemetry};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::{GROUP, Settings, app::App, client::Client, routes, waiters::Waiters};
+
+/// What a request takes at most while it waits for its flow, its connection included.
+const BYTES_OF_A_REQUEST: usize = 96 << 10;
 
 /// The HTTP gateway: starts flows, waits for their results, shows their state
 #[derive(Parser)]
@@ -71,7 +74,7 @@ pub fn run(settings: Settings, unknown: &[String]) -> Result<(), Error> {
     };
     let telemetry = logging::telemetry(identity, &settings.node.log)?;
     logging::report_unknown(unknown);
-    cli::block_on(settings.node.worker_threads, serve(settings, instance, &telemetry))
+    runtime::block_on(settings.node.worker_threads, serve(settings, instance, &telemetry))
 }
 
 /// A gateway without a listener: its routes, and its connection to the Resonate Server.
@@ -96,10 +99,12 @@ impl Gateway {
         let client = Client::new(Arc::new(exchange));
         let waiters = Waiters::new(client.clone());
         stream.open(waiters.clone());
+        let room = settings.max_waiting.unwrap_or_else(|| memory::bound(BYTES_OF_A_REQUEST));
         let (up, stopping) = (stream.up(), watch::Sender::new(false));
         let routes = routes::routes(App {
             client,
             waiters,
+            room: Arc::new(Semaphore::new(room)),
             settings: Arc::new(settings),
             up: up.clone(),
             stopping: stopping.subscribe(),
@@ -115,7 +120,7 @@ impl Gateway {
 
 async fn serve(settings: Settings, instance: String, telemetry: &Telemetry) -> Result<(), Error> {
     let mut stop = Stop::listen(&instance)?;
-    let listener = cli::listen(settings.listen, "GATEWAY_LISTEN").await?;
+    let listener = runtime::listen(settings.listen, "GATEWAY_LISTEN").await?;
     let address = listener.local_addr().map_err(|error| Error::Other(error.to_string()))?;
     let (drain, greeting) = (settings.node.drain, settings.greeting.clone());
     let gateway = Gateway::connect(settings, telemetry)?;

@@ -70,6 +70,8 @@ async fn start(
     headers: &HeaderMap,
 ) -> Result<Response, Problem> {
     let Request { id, options } = Request::read(query, headers)?;
+    // Held until the request is answered.
+    let Ok(_room) = app.room.try_acquire() else { return Err(Problem::Full) };
     let id = id.unwrap_or_else(|| flow.name.to_owned());
     // A client that hangs up ends this future, but not the creation: the tracing layer runs that in
     // a task of its own.

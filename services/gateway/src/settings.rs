@@ -37,6 +37,15 @@ pub struct Settings {
         value_parser = settings::duration(100 * MS, 8_760 * HOUR)
     )]
     pub flow_timeout: Duration,
+    /// Most requests that wait for a flow at once; further ones are answered with 503. 1 to 1000000
+    /// [default: what fits the memory limit of the container, at most 10000]
+    #[arg(
+        long,
+        env = "GATEWAY_MAX_WAITING",
+        value_name = "NUMBER",
+        value_parser = settings::integer(1, 1_000_000)
+    )]
+    pub max_waiting: Option<usize>,
     /// Address of Jaeger's page as browsers reach it, for trace_url in answers [default: no trace_url]
     #[arg(long, env = "GATEWAY_JAEGER_URL", value_name = "URL", value_parser = settings::url)]
     pub jaeger_url: Option<String>,

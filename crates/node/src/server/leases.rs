@@ -124,6 +124,11 @@ impl Leases {
         self.with(id, version, |run| run.lease)
     }
 
+    /// The runs that are held or being acquired.
+    pub fn count(&self) -> usize {
+        self.lock().len() + self.acquiring.load(Ordering::Relaxed)
+    }
+
     /// An acquisition is under way until the value is dropped.
     pub fn acquiring(&self) -> Acquiring<'_> {
         self.acquiring.fetch_add(1, Ordering::Relaxed);

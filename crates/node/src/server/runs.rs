@@ -1,5 +1,7 @@
 //! The layer that knows runs: what may be sent under a lease, and what a repeat's answer means.
 
+mod acquire;
+
 use std::{
     collections::HashMap,
     sync::{
@@ -13,8 +15,7 @@ use futures_util::future::join_all;
 use serde_json::json;
 use tokio::time::{Instant, sleep, timeout};
 use wire::{
-    Answer, AnswerBody, Exchange, ExchangeError, Operation, Promise, PromiseValue, Request,
-    call::{self, Call},
+    Answer, Exchange, ExchangeError, Operation, PromiseValue, Request, call,
     envelope::Action,
     operation::{
         FencedAction, Get, PromiseSettle, SettleState, TaskFulfill, TaskHeartbeat, TaskRef,
@@ -27,10 +28,6 @@ use super::{
     poison::Failures,
 };
 use crate::config::Config;
-
-/// How often a process acquires a task whose function it does not know before it rejects it: while
-/// a new version is rolled out, another process of the group may know the function.
-const UNKNOWN_FUNCTION_RUNS: u32 = 5;
 
 /// How often in a row a run may end in neither a result nor a suspension before its promise is
 /// rejected.
@@ -55,6 +52,10 @@ pub(crate) struct Runs {
     functions: Vec<&'static str>,
     drain: Duration,
     draining: AtomicBool,
+    /// Most runs that are held at once.
+    max_runs: usize,
+    /// Whether the log says that this process is at its bound.
+    full: AtomicBool,
     failures: Failures,
     /// Runs that were lost because the server was unreachable.
     lost: Mutex<Vec<(String, i64)>>,
@@ -64,6 +65,7 @@ impl Runs {
     pub fn new(
         next: Arc<dyn Exchange>,
         config: &Config,
+        max_runs: usize,
         group: &str,
         instance: &str,
         functions: Vec<&'static str>,
@@ -76,6 +78,8 @@ impl Runs {
             functions,
             drain: config.drain,
             draining: AtomicBool::new(false),
+            max_runs,
+            full: AtomicBool::new(false),
             failures: Failures::new(config.lease / 2),
             lost: Mutex::default(),
         }
@@ -113,64 +117,6 @@ impl Runs {
         join_all(self.leases.all().into_iter().map(release)).await;
     }
 
-    async fn acquire(&self, request: Request) -> Answered {
-        let Operation::TaskAcquire(acquire) = request.operation() else { unreachable!() };
-        let (id, version) = (acquire.id.to_string(), acquire.version);
-        let lease = Duration::from_millis(acquire.ttl.try_into().unwrap_or_default());
-        // The SDK heartbeats by task id: two runs of a task in one process would end each other's.
-        self.leases.wait_for_end_of(&id).await;
-        if self.draining.load(Ordering::Relaxed) {
-            return Err(withheld(Abandoned::Draining));
-        }
-        // A drain waits for it.
-        let _acquiring = self.leases.acquiring();
-        let sent = Instant::now();
-        let answer = self.next.exchange(request).await?;
-        if answer.status() == 409 && answer.repeated {
-            self.release_if_ours(&id, version + 1).await;
-        }
-        let AnswerBody::Acquired(task, promise, _) = answer.body() else { return Ok(answer) };
-        if self.draining.load(Ordering::Relaxed) {
-            self.release_task(&id, task.version, None).await;
-            return Err(withheld(Abandoned::Draining));
-        }
-        if sent.elapsed() >= lease {
-            // This process was frozen meanwhile, and another one may have the task.
-            self.release_task(&id, task.version, Some(Instant::now())).await;
-            return Err(withheld(Abandoned::Expired));
-        }
-        match self.function_of(promise) {
-            Ok(function) if self.functions.contains(&function.as_str()) => {
-                self.leases.begin(&id, task.version, sent, lease);
-                Ok(answer)
-            }
-            Ok(function) => Err(self.give_up(&id, task.version, &function).await),
-            Err(message) => Err(self.reject(&id, task.version, message).await),
-        }
-    }
-
-    /// The function that a promise calls. Its arguments are read too: the SDK gives a task up in
-    /// silence if it cannot read them.
-    fn function_of(&self, promise: &Promise) -> Result<String, String> {
-        let call = call::decode_value::<Call<serde_json::Value>>(promise.param.data());
-        call.map(|call| call.func).map_err(|error| {
-            format!("the parameter of this promise is not a function call: {error}")
-        })
-    }
-
-    /// After a repeated acquire was refused: if the first attempt took the task, the preload in its
-    /// answer is lost, so the task is released at once rather than by its lease.
-    async fn release_if_ours(&self, id: &str, version: i64) {
-        let get = Request::new("task.get", &Get { id: id.into() });
-        let Ok(answer) = self.next.exchange(get).await else { return };
-        let AnswerBody::Task(task) = answer.body() else { return };
-        let ours = task.version == version && task.pid.as_deref() == Some(&self.instance);
-        if ours && self.leases.version(id) != Some(version) {
-            tracing::info!(promise = id, version, "released a task whose acquire answer was lost");
-            self.release_task(id, version, None).await;
-        }
-    }
-
     /// Releases a task on the runtime's own account. `until`: see [`Request::until`].
     async fn release_task(&self, id: &str, version: i64, until: Option<Instant>) {
         let mut request = Request::new("task.release", &TaskRef { id: id.into(), version });
@@ -196,26 +142,6 @@ impl Runs {
         if let Err(error) = self.next.exchange(Request::new("task.fulfill", &fulfill)).await {
             tracing::warn!(promise = id, version, %error, "reject failed; the lease will expire");
         }
-        ExchangeError::Withheld(message)
-    }
-
-    /// Releases a task whose function this process does not know, and rejects it in the end.
-    async fn give_up(&self, id: &str, version: i64, function: &str) -> ExchangeError {
-        let message = format!("no function {function:?} in group {}", self.group);
-        let (count, delay) = self.failures.count(id);
-        if count >= UNKNOWN_FUNCTION_RUNS {
-            self.failures.forget(id);
-            let advice = "check the caller's target, or whether the group runs an older version";
-            return self.reject(id, version, format!("{message}; {advice}")).await;
-        }
-        tracing::warn!(
-            promise = id,
-            version,
-            function,
-            "unknown function; releasing the task in case another process knows it"
-        );
-        sleep(delay).await;
-        self.release_task(id, version, None).await;
         ExchangeError::Withheld(message)
     }
 

@@ -1,5 +1,7 @@
 //! The layer above a scripted server.
 
+mod faults;
+
 use serde_json::Value;
 use wire::{
     PromiseState,
@@ -11,6 +13,7 @@ use super::*;
 
 const LEASE: Duration = Duration::from_secs(3);
 const DRAIN: Duration = Duration::from_secs(8);
+const MAX_RUNS: usize = 10;
 
 /// The layer of the instance `me` of group `g`, which knows the function `foo`.
 fn rig(script: impl FnMut(&str, &Value) -> Reply + Send + 'static) -> (Arc<Runs>, Scripted) {
@@ -31,6 +34,8 @@ fn slow_rig(
         functions: vec!["foo"],
         drain: DRAIN,
         draining: AtomicBool::new(false),
+        max_runs: MAX_RUNS,
+        full: AtomicBool::new(false),
         failures: Failures::new(LEASE / 2),
         lost: Mutex::default(),
     };
@@ -269,67 +274,6 @@ async fn a_second_run_of_a_task_waits_for_the_first_one() {
     assert_eq!(second.await.unwrap().unwrap().status(), 200);
 }
 
-/// Neither a call, nor one that the SDK can read.
-#[tokio::test(start_paused = true)]
-async fn a_promise_that_is_no_call_is_rejected_at_once() {
-    let base64 = |text: &str| {
-        use base64::{Engine, prelude::BASE64_STANDARD};
-        BASE64_STANDARD.encode(text)
-    };
-    let deep = format!(r#"{{"func":"foo","args":{}1{}}}"#, "[".repeat(200), "]".repeat(200));
-    for data in [
-        String::new(),
-        base64("text"),
-        base64(r#"{"args":[]}"#),
-        base64(r#"{"func":"foo","args":"\ud83d"}"#),
-        base64(r#"{"func":"foo","args":1e999}"#),
-        base64(&deep),
-    ] {
-        let (runs, server) = rig({
-            let data = data.clone();
-            move |kind, _| match kind {
-                "task.acquire" => acquired(&data),
-                _ => Reply::Answer(200, json!({"promise": promise(PromiseState::Rejected, "")})),
-            }
-        });
-        let reason = withheld(acquire(&runs, "x.0").await);
-        assert!(reason.starts_with("the parameter of this promise is not a function call"));
-        let (kind, fulfill) = server.seen().pop().unwrap();
-        assert_eq!(
-            (kind.as_str(), &fulfill["action"]["data"]["state"]),
-            ("task.fulfill", &json!("rejected"))
-        );
-        let value = fulfill["action"]["data"]["value"]["data"].as_str().unwrap();
-        assert_eq!(call::error_message(value), Some(reason));
-        assert_eq!(runs.leases.all(), [], "{data}");
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn an_unknown_function_is_released_with_growing_delays_and_rejected_in_the_end() {
-    let (runs, server) = rig(|kind, _| match kind {
-        "task.acquire" => acquired(&call::encode("bar", &())),
-        "task.fulfill" => {
-            Reply::Answer(200, json!({"promise": promise(PromiseState::Rejected, "")}))
-        }
-        _ => ok(),
-    });
-    let mut last = Duration::ZERO;
-    for run in 1..=UNKNOWN_FUNCTION_RUNS {
-        let start = Instant::now();
-        let reason = withheld(acquire(&runs, "x.0").await);
-        assert!(reason.starts_with("no function \"bar\" in group g"), "{reason}");
-        let kind = server.kinds().pop().unwrap();
-        if run < UNKNOWN_FUNCTION_RUNS {
-            assert_eq!(kind, "task.release");
-            assert!(start.elapsed() > last, "run {run}");
-            last = start.elapsed();
-        } else {
-            assert_eq!(kind, "task.fulfill");
-        }
-    }
-}
-
 #[tokio::test(start_paused = true)]
 async fn a_draining_process_finishes_its_step_and_begins_no_other() {
     let (runs, server) = rig(|kind, data| match kind {
@@ -405,103 +349,4 @@ async fn a_run_that_ended_in_nothing_is_released_after_a_delay() {
         last = start.elapsed();
     }
     assert_eq!(server.kinds().len(), 3);
-}
-
-/// A value that the server will never take: the run would be repeated for ever.
-#[tokio::test(start_paused = true)]
-async fn a_value_that_is_too_large_rejects_the_promise() {
-    let (runs, server) = rig(|kind, data| match kind {
-        "task.fulfill" if data["action"]["data"]["state"] == "rejected" => {
-            Reply::Answer(200, json!({"promise": promise(PromiseState::Rejected, "")}))
-        }
-        _ => Reply::TooLarge,
-    });
-    for too_large in [true, false] {
-        hold(&runs);
-        let reason = match too_large {
-            true => withheld(fulfill(&runs).await),
-            false => withheld(settle(&runs).await),
-        };
-        assert!(reason.contains("too large for the Resonate Server"), "{reason}");
-        assert_eq!(server.kinds().pop().as_deref(), Some("task.fulfill"));
-        assert_eq!(withheld(create(&runs, "x").await), Abandoned::Rejected.to_string());
-        runs.leases.end("x.0", 1);
-    }
-    assert_eq!(runs.take_lost(), []);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_run_that_always_ends_in_nothing_is_rejected() {
-    let (runs, server) = rig(|kind, _| match kind {
-        "task.fulfill" => {
-            Reply::Answer(200, json!({"promise": promise(PromiseState::Rejected, "")}))
-        }
-        _ => ok(),
-    });
-    for _ in 0..RELEASES {
-        hold(&runs);
-        release(&runs).await.unwrap();
-    }
-    let kinds = server.kinds();
-    assert_eq!(kinds.iter().filter(|kind| *kind == "task.release").count(), RELEASES as usize - 1);
-    assert_eq!(kinds.last().map(String::as_str), Some("task.fulfill"));
-    assert_eq!(runs.leases.all(), []);
-}
-
-/// Heartbeats are confirmed, so the lease lasts; but another process may reach the server.
-#[tokio::test(start_paused = true)]
-async fn a_request_without_an_answer_costs_its_run_although_heartbeats_pass() {
-    let (runs, _) = slow_rig(LEASE * 100, |_, data| fenced(data));
-    hold(&runs);
-    let start = Instant::now();
-    let renew = async {
-        loop {
-            sleep(LEASE / 2).await;
-            runs.leases.renew("x.0", 1, Instant::now());
-        }
-    };
-    let answered = tokio::select! {
-        answered = settle(&runs) => answered,
-        () = renew => unreachable!("it does not end"),
-    };
-    assert_eq!(withheld(answered), Abandoned::Unanswered.to_string());
-    assert_eq!(start.elapsed(), LEASE * UNANSWERED_LEASES);
-}
-
-/// The answer lay in the socket of a frozen process: another one may have the task by now.
-#[tokio::test(start_paused = true)]
-async fn an_answer_after_the_end_of_the_lease_starts_nothing() {
-    let (runs, server) = slow_rig(LEASE, |kind, data| match kind {
-        "task.acquire" => acquired(&call_of_foo()),
-        "task.fence" => fenced(data),
-        _ => ok(),
-    });
-    assert_eq!(withheld(acquire(&runs, "x.0").await), Abandoned::Expired.to_string());
-    assert_eq!(server.kinds(), ["task.acquire", "task.release"]);
-    assert_eq!(runs.leases.all(), []);
-
-    hold(&runs);
-    assert_eq!(withheld(create(&runs, "x").await), Abandoned::Expired.to_string());
-    assert_eq!(withheld(create(&runs, "x").await), Abandoned::Expired.to_string());
-    assert_eq!(server.kinds().iter().filter(|kind| *kind == "task.fence").count(), 1);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_drain_waits_for_an_acquire_and_releases_what_it_brings() {
-    let (runs, server) = slow_rig(Duration::from_secs(1), |kind, _| match kind {
-        "task.acquire" => acquired(&call_of_foo()),
-        _ => ok(),
-    });
-    let acquiring = {
-        let runs = runs.clone();
-        tokio::spawn(async move { acquire(&runs, "x.0").await })
-    };
-    tokio::task::yield_now().await;
-    let start = Instant::now();
-    runs.drain().await;
-    assert_eq!(start.elapsed(), Duration::from_secs(2), "the acquire, then the release");
-    assert_eq!(withheld(acquiring.await.unwrap()), Abandoned::Draining.to_string());
-    assert_eq!(server.kinds(), ["task.acquire", "task.release"]);
-    assert_eq!(withheld(acquire(&runs, "x.0").await), Abandoned::Draining.to_string());
-    assert_eq!(server.kinds().len(), 2, "nothing is acquired after that");
 }

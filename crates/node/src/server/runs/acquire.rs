@@ -1,0 +1,110 @@
+//! What happens before a run begins: room, drain, lost answers, and tasks that cannot be run.
+
+use std::{sync::atomic::Ordering, time::Duration};
+
+use tokio::time::{Instant, sleep};
+use wire::{
+    AnswerBody, ExchangeError, Operation, Promise, Request,
+    call::{self, Call},
+    operation::Get,
+};
+
+use super::{Abandoned, Answered, Runs, withheld};
+
+/// How often a process acquires a task whose function it does not know before it rejects it: while
+/// a new version is rolled out, another process of the group may know the function.
+pub(super) const UNKNOWN_FUNCTION_RUNS: u32 = 5;
+
+impl Runs {
+    pub async fn acquire(&self, request: Request) -> Answered {
+        let Operation::TaskAcquire(acquire) = request.operation() else { unreachable!() };
+        let (id, version) = (acquire.id.to_string(), acquire.version);
+        let lease = Duration::from_millis(acquire.ttl.try_into().unwrap_or_default());
+        // The SDK heartbeats by task id: two runs of a task in one process would end each other's.
+        self.leases.wait_for_end_of(&id).await;
+        if self.draining.load(Ordering::Relaxed) {
+            return Err(withheld(Abandoned::Draining));
+        }
+        self.check_room(&id)?;
+        // A drain waits for it.
+        let _acquiring = self.leases.acquiring();
+        let sent = Instant::now();
+        let answer = self.next.exchange(request).await?;
+        if answer.status() == 409 && answer.repeated {
+            self.release_if_ours(&id, version + 1).await;
+        }
+        let AnswerBody::Acquired(task, promise, _) = answer.body() else { return Ok(answer) };
+        if self.draining.load(Ordering::Relaxed) {
+            self.release_task(&id, task.version, None).await;
+            return Err(withheld(Abandoned::Draining));
+        }
+        if sent.elapsed() >= lease {
+            // This process was frozen meanwhile, and another one may have the task.
+            self.release_task(&id, task.version, Some(Instant::now())).await;
+            return Err(withheld(Abandoned::Expired));
+        }
+        match self.function_of(promise) {
+            Ok(function) if self.functions.contains(&function.as_str()) => {
+                self.leases.begin(&id, task.version, sent, lease);
+                Ok(answer)
+            }
+            Ok(function) => Err(self.give_up(&id, task.version, &function).await),
+            Err(message) => Err(self.reject(&id, task.version, message).await),
+        }
+    }
+
+    /// A process at its bound leaves a task alone: another one takes it, or the server announces it
+    /// again.
+    fn check_room(&self, id: &str) -> Result<(), ExchangeError> {
+        if self.leases.count() < self.max_runs {
+            self.full.store(false, Ordering::Relaxed);
+            return Ok(());
+        }
+        if !self.full.swap(true, Ordering::Relaxed) {
+            tracing::warn!(promise = id, max_runs = self.max_runs, "no room for another run");
+        }
+        Err(ExchangeError::Withheld(format!("this process holds {} runs", self.max_runs)))
+    }
+
+    /// The function that a promise calls. Its arguments are read too: the SDK gives a task up in
+    /// silence if it cannot read them.
+    fn function_of(&self, promise: &Promise) -> Result<String, String> {
+        let call = call::decode_value::<Call<serde_json::Value>>(promise.param.data());
+        call.map(|call| call.func).map_err(|error| {
+            format!("the parameter of this promise is not a function call: {error}")
+        })
+    }
+
+    /// After a repeated acquire was refused: if the first attempt took the task, the preload in its
+    /// answer is lost, so the task is released at once rather than by its lease.
+    pub async fn release_if_ours(&self, id: &str, version: i64) {
+        let get = Request::new("task.get", &Get { id: id.into() });
+        let Ok(answer) = self.next.exchange(get).await else { return };
+        let AnswerBody::Task(task) = answer.body() else { return };
+        let ours = task.version == version && task.pid.as_deref() == Some(&self.instance);
+        if ours && self.leases.version(id) != Some(version) {
+            tracing::info!(promise = id, version, "released a task whose acquire answer was lost");
+            self.release_task(id, version, None).await;
+        }
+    }
+
+    /// Releases a task whose function this process does not know, and rejects it in the end.
+    async fn give_up(&self, id: &str, version: i64, function: &str) -> ExchangeError {
+        let message = format!("no function {function:?} in group {}", self.group);
+        let (count, delay) = self.failures.count(id);
+        if count >= UNKNOWN_FUNCTION_RUNS {
+            self.failures.forget(id);
+            let advice = "check the caller's target, or whether the group runs an older version";
+            return self.reject(id, version, format!("{message}; {advice}")).await;
+        }
+        tracing::warn!(
+            promise = id,
+            version,
+            function,
+            "unknown function; releasing the task in case another process knows it"
+        );
+        sleep(delay).await;
+        self.release_task(id, version, None).await;
+        ExchangeError::Withheld(message)
+    }
+}

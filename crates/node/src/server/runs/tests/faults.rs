@@ -1,0 +1,173 @@
+//! Poison, values that are too large, answers that come late or never, and more work than fits.
+
+use super::{super::acquire::UNKNOWN_FUNCTION_RUNS, *};
+
+/// Neither a call, nor one that the SDK can read.
+#[tokio::test(start_paused = true)]
+async fn a_promise_that_is_no_call_is_rejected_at_once() {
+    let base64 = |text: &str| {
+        use base64::{Engine, prelude::BASE64_STANDARD};
+        BASE64_STANDARD.encode(text)
+    };
+    let deep = format!(r#"{{"func":"foo","args":{}1{}}}"#, "[".repeat(200), "]".repeat(200));
+    for data in [
+        String::new(),
+        base64("text"),
+        base64(r#"{"args":[]}"#),
+        base64(r#"{"func":"foo","args":"\ud83d"}"#),
+        base64(r#"{"func":"foo","args":1e999}"#),
+        base64(&deep),
+    ] {
+        let (runs, server) = rig({
+            let data = data.clone();
+            move |kind, _| match kind {
+                "task.acquire" => acquired(&data),
+                _ => Reply::Answer(200, json!({"promise": promise(PromiseState::Rejected, "")})),
+            }
+        });
+        let reason = withheld(acquire(&runs, "x.0").await);
+        assert!(reason.starts_with("the parameter of this promise is not a function call"));
+        let (kind, fulfill) = server.seen().pop().unwrap();
+        assert_eq!(
+            (kind.as_str(), &fulfill["action"]["data"]["state"]),
+            ("task.fulfill", &json!("rejected"))
+        );
+        let value = fulfill["action"]["data"]["value"]["data"].as_str().unwrap();
+        assert_eq!(call::error_message(value), Some(reason));
+        assert_eq!(runs.leases.all(), [], "{data}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unknown_function_is_released_with_growing_delays_and_rejected_in_the_end() {
+    let (runs, server) = rig(|kind, _| match kind {
+        "task.acquire" => acquired(&call::encode("bar", &())),
+        "task.fulfill" => {
+            Reply::Answer(200, json!({"promise": promise(PromiseState::Rejected, "")}))
+        }
+        _ => ok(),
+    });
+    let mut last = Duration::ZERO;
+    for run in 1..=UNKNOWN_FUNCTION_RUNS {
+        let start = Instant::now();
+        let reason = withheld(acquire(&runs, "x.0").await);
+        assert!(reason.starts_with("no function \"bar\" in group g"), "{reason}");
+        let kind = server.kinds().pop().unwrap();
+        if run < UNKNOWN_FUNCTION_RUNS {
+            assert_eq!(kind, "task.release");
+            assert!(start.elapsed() > last, "run {run}");
+            last = start.elapsed();
+        } else {
+            assert_eq!(kind, "task.fulfill");
+        }
+    }
+}
+
+/// A value that the server will never take: the run would be repeated for ever.
+#[tokio::test(start_paused = true)]
+async fn a_value_that_is_too_large_rejects_the_promise() {
+    let (runs, server) = rig(|kind, data| match kind {
+        "task.fulfill" if data["action"]["data"]["state"] == "rejected" => {
+            Reply::Answer(200, json!({"promise": promise(PromiseState::Rejected, "")}))
+        }
+        _ => Reply::TooLarge,
+    });
+    for too_large in [true, false] {
+        hold(&runs);
+        let reason = match too_large {
+            true => withheld(fulfill(&runs).await),
+            false => withheld(settle(&runs).await),
+        };
+        assert!(reason.contains("too large for the Resonate Server"), "{reason}");
+        assert_eq!(server.kinds().pop().as_deref(), Some("task.fulfill"));
+        assert_eq!(withheld(create(&runs, "x").await), Abandoned::Rejected.to_string());
+        runs.leases.end("x.0", 1);
+    }
+    assert_eq!(runs.take_lost(), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_that_always_ends_in_nothing_is_rejected() {
+    let (runs, server) = rig(|kind, _| match kind {
+        "task.fulfill" => {
+            Reply::Answer(200, json!({"promise": promise(PromiseState::Rejected, "")}))
+        }
+        _ => ok(),
+    });
+    for _ in 0..RELEASES {
+        hold(&runs);
+        release(&runs).await.unwrap();
+    }
+    let kinds = server.kinds();
+    assert_eq!(kinds.iter().filter(|kind| *kind == "task.release").count(), RELEASES as usize - 1);
+    assert_eq!(kinds.last().map(String::as_str), Some("task.fulfill"));
+    assert_eq!(runs.leases.all(), []);
+}
+
+/// Heartbeats are confirmed, so the lease lasts; but another process may reach the server.
+#[tokio::test(start_paused = true)]
+async fn a_request_without_an_answer_costs_its_run_although_heartbeats_pass() {
+    let (runs, _) = slow_rig(LEASE * 100, |_, data| fenced(data));
+    hold(&runs);
+    let start = Instant::now();
+    let renew = async {
+        loop {
+            sleep(LEASE / 2).await;
+            runs.leases.renew("x.0", 1, Instant::now());
+        }
+    };
+    let answered = tokio::select! {
+        answered = settle(&runs) => answered,
+        () = renew => unreachable!("it does not end"),
+    };
+    assert_eq!(withheld(answered), Abandoned::Unanswered.to_string());
+    assert_eq!(start.elapsed(), LEASE * UNANSWERED_LEASES);
+}
+
+/// The answer lay in the socket of a frozen process: another one may have the task by now.
+#[tokio::test(start_paused = true)]
+async fn an_answer_after_the_end_of_the_lease_starts_nothing() {
+    let (runs, server) = slow_rig(LEASE, |kind, data| match kind {
+        "task.acquire" => acquired(&call_of_foo()),
+        "task.fence" => fenced(data),
+        _ => ok(),
+    });
+    assert_eq!(withheld(acquire(&runs, "x.0").await), Abandoned::Expired.to_string());
+    assert_eq!(server.kinds(), ["task.acquire", "task.release"]);
+    assert_eq!(runs.leases.all(), []);
+
+    hold(&runs);
+    assert_eq!(withheld(create(&runs, "x").await), Abandoned::Expired.to_string());
+    assert_eq!(withheld(create(&runs, "x").await), Abandoned::Expired.to_string());
+    assert_eq!(server.kinds().iter().filter(|kind| *kind == "task.fence").count(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_waits_for_an_acquire_and_releases_what_it_brings() {
+    let (runs, server) = slow_rig(Duration::from_secs(1), |kind, _| match kind {
+        "task.acquire" => acquired(&call_of_foo()),
+        _ => ok(),
+    });
+    let acquiring = {
+        let runs = runs.clone();
+        tokio::spawn(async move { acquire(&runs, "x.0").await })
+    };
+    tokio::task::yield_now().await;
+    let start = Instant::now();
+    runs.drain().await;
+    assert_eq!(start.elapsed(), Duration::from_secs(2), "the acquire, then the release");
+    assert_eq!(withheld(acquiring.await.unwrap()), Abandoned::Draining.to_string());
+    assert_eq!(server.kinds(), ["task.acquire", "task.release"]);
+    assert_eq!(withheld(acquire(&runs, "x.0").await), Abandoned::Draining.to_string());
+    assert_eq!(server.kinds().len(), 2, "nothing is acquired after that");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_process_at_its_bound_leaves_tasks_alone_until_it_has_room() {
+    let (runs, server) = rig(|_, _| acquired(&call_of_foo()));
+    (0..MAX_RUNS).for_each(|n| runs.leases.begin(&n.to_string(), 1, Instant::now(), LEASE));
+    assert_eq!(withheld(acquire(&runs, "x.0").await), "this process holds 10 runs");
+    assert_eq!(server.kinds(), Vec::<String>::new(), "nothing was acquired");
+    runs.leases.end("0", 1);
+    assert_eq!(acquire(&runs, "x.0").await.unwrap().status(), 200);
+}
