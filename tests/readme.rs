@@ -62,6 +62,7 @@ const NOT_RUN: &[(&str, &str)] = &[
     ("docker compose -f compose.yaml -f docker/offline.yaml up", "`docker compose up` means this"),
     ("docker compose -f compose.yaml -f docker/postgres.yaml up", "it needs an image registry"),
     ("docker compose build", BUILT),
+    ("docker compose down", "the test removes its deployment in this way at its end"),
     ("docker compose down --volumes", "the test removes what it created"),
     ("docker compose up --build", BUILT),
     ("docker compose up -d --scale service-b-replica=3", "tests/docker does"),

@@ -167,15 +167,11 @@ impl Reader {
 
     fn docker(&mut self, typed: &str, output: &[&str]) {
         // Others of the user's containers must be out of reach.
-        let ours = ["kill service-", "start service-", "compose down"];
+        let ours = ["kill service-", "start service-"];
         let arguments = typed.trim_start_matches("docker ");
         assert!(ours.iter().any(|known| arguments.starts_with(known)), "{typed:?} is unknown");
         assert!(self.containers.is_some(), "no containers were started before {typed:?}");
         self.kills += usize::from(arguments.starts_with("kill "));
-        if arguments == "compose down" {
-            // The reader was told to press Ctrl-C before.
-            self.end_terminals();
-        }
         self.run(typed, output);
     }
 
