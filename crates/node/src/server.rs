@@ -35,8 +35,8 @@ use crate::{
 /// How long a client's request is repeated: somebody waits for its answer.
 const CLIENT_PATIENCE: Duration = Duration::from_secs(3);
 
-/// What a run takes at most, with a hundred steps in its history.
-const BYTES_OF_A_RUN: usize = 96 << 10;
+/// What a run takes at most. 426 runs that were taken over at once were too many for 64 MiB.
+const BYTES_OF_A_RUN: usize = 160 << 10;
 
 /// The layers of a process that runs functions.
 pub(crate) struct Stack {
