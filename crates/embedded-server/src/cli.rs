@@ -8,7 +8,7 @@ use clap::{
     error::{ContextKind, ContextValue},
 };
 
-/// Exit code for a setting that cannot be used (`EX_USAGE` of sysexits.h).
+/// Exit code for an invalid setting (`EX_USAGE` of sysexits.h).
 pub(crate) const EX_USAGE: u8 = 64;
 
 /// Reports an error and returns the exit code of the process.

@@ -81,7 +81,7 @@ fn operation<'a>(
     Operation::read(kind, &head.corr_id, data)
 }
 
-/// Even the answer to a body that is no request repeats the kind and correlation id, if there are any.
+/// Even the answer to an invalid body repeats the kind and correlation id, if there are any.
 fn unreadable(body: &[u8], error: &serde_json::Error) -> Request<'static> {
     let value: Value = serde_json::from_slice(body).unwrap_or_default();
     let text =

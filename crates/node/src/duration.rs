@@ -52,7 +52,7 @@ pub mod text {
     /// Reads text, or null as `None`.
     ///
     /// # Errors
-    /// The text is no duration.
+    /// The text is not a duration.
     pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
         match Option::<String>::deserialize(from)? {
             Some(text) => parse(&text).map(Some).map_err(D::Error::custom),

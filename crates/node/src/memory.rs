@@ -1,15 +1,15 @@
 //! How much a process may hold at once, by the memory that its container gives it.
 
-/// Held in addition to what is counted: the process at rest, and room for bursts.
+/// Bytes set aside for the process at rest and for bursts.
 const RESERVE: usize = 24 << 20;
 
-/// The bound where nothing limits the memory.
+/// The bound of a process without a memory limit.
 const UNLIMITED: usize = 10_000;
 
-/// The bound that is always there.
+/// The smallest bound, however little memory there is.
 const LEAST: usize = 16;
 
-/// How many things of `bytes` each fit this process's memory limit.
+/// How many items of `bytes` each fit the memory limit of this process: 16 to 10,000.
 pub fn bound(bytes: usize) -> usize {
     bound_within(limit(), bytes)
 }

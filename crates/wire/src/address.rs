@@ -27,7 +27,7 @@ pub enum Cast {
 /// Why an address is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
-    /// It is no address.
+    /// It is not an address.
     #[error("not an address of the Resonate Server")]
     Invalid,
     /// The official server pushes to it (HTTP, Pub/Sub, a shell); this crate knows poll streams.
@@ -87,7 +87,7 @@ impl FromStr for Address {
     }
 }
 
-/// The group in the target of a promise. A target that is no address is the name of a group.
+/// The group in the target of a promise. A target that is not an address is the name of a group.
 pub fn group(target: &str) -> &str {
     let group = target.split_once('@').map_or(target, |(_, group)| group);
     group.split('/').next().unwrap_or(group)

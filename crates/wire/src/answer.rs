@@ -68,7 +68,7 @@ impl Answer {
     /// Reads the answer to `request`.
     ///
     /// # Errors
-    /// The text is no answer to it.
+    /// The text is not an answer to it.
     pub fn parse(request: &Request, text: String) -> Result<Self, NotAnAnswer> {
         let parsed = Parsed::try_new(text, |text| {
             let Envelope { kind, head, data }: Envelope<AnswerHead, &RawValue> =

@@ -55,7 +55,7 @@ pub fn encode(func: &str, args: &impl Serialize) -> String {
 /// The name of the function that `data` calls. The arguments are not read.
 ///
 /// # Errors
-/// It is no call.
+/// It is not a call.
 pub fn function(data: &str) -> Result<String, DecodeError> {
     #[derive(Deserialize)]
     struct Name {
@@ -69,7 +69,7 @@ pub fn function(data: &str) -> Result<String, DecodeError> {
 /// The arguments of a call as JSON text; null where it has none.
 ///
 /// # Errors
-/// It is no call.
+/// It is not a call.
 pub fn arguments(data: &str) -> Result<(String, Box<RawValue>), DecodeError> {
     let Call { func, args } = decode_value::<Call<Option<Box<RawValue>>>>(data)?;
     Ok((func, args.unwrap_or_else(|| RawValue::NULL.to_owned())))

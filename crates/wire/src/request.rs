@@ -44,7 +44,7 @@ impl Request {
     /// Reads a request's text.
     ///
     /// # Errors
-    /// It is no request of this protocol.
+    /// It is not a request of this protocol.
     pub fn parse(text: String) -> serde_json::Result<Self> {
         let parsed = Parsed::try_new(text, |text| {
             let envelope: Envelope<RequestHead, &RawValue> = serde_json::from_str(text)?;

@@ -98,7 +98,7 @@ impl Exchange for Http {
         if status == StatusCode::PAYLOAD_TOO_LARGE {
             return Err(ExchangeError::TooLarge { bytes: request.text().len() });
         }
-        // What is not UTF-8 is no answer either.
+        // Text that is not UTF-8 is not an answer: the empty text stands for it.
         let text = String::from_utf8(body.into()).unwrap_or_default();
         Answer::parse(&request, text)
             .map_err(|error| self.unreachable(format!("{error} (HTTP status {status})")))

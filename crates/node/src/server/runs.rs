@@ -162,8 +162,8 @@ impl Runs {
         if answer.status() == 409 {
             self.abandon(&id, version, Abandoned::Fenced);
         } else if creates && self.leases.has_expired(&id, version) {
-            // The answer lay there while this process was frozen. Another process may have the task
-            // and have completed the step that would begin now.
+            // The answer arrived while this process was frozen. Another process may hold the task, and
+            // may have completed the step that would begin now.
             self.abandon(&id, version, Abandoned::Expired);
             return Err(withheld(Abandoned::Expired));
         }
