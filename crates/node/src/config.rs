@@ -72,6 +72,10 @@ pub struct ServiceSettings {
     /// later. 1 to 1000000 [default: what fits the memory limit of the container, at most 10000]
     #[arg(long, env = "NODE_MAX_RUNS", value_name = "NUMBER", value_parser = settings::integer(1, 1_000_000))]
     pub max_runs: Option<usize>,
+    /// How long a run that waits for calls stays open before its task is suspended: an answer within
+    /// this time saves four requests. With 0s, it is suspended at once. 0s to 1s
+    #[arg(long, env = "NODE_SUSPEND_AFTER", value_name = "DURATION", default_value = "50ms", value_parser = settings::duration(Duration::ZERO, Duration::from_secs(1)))]
+    pub suspend_after: Duration,
 }
 
 impl Config {

@@ -12,31 +12,32 @@
 //! [`client`].
 
 mod adapter;
+mod calls;
 mod http;
 mod leases;
 mod poison;
 mod repeat;
 mod runs;
+mod settlements;
 mod stream;
 
 use std::{sync::Arc, time::Duration};
 
 use resonate_otel::{Telemetry, Traced};
 
-pub use self::stream::{ConnectionId, Listener, MessageStream};
 pub(crate) use self::{adapter::SdkNetwork, leases::Leases, runs::Runs};
 use self::{http::Http, repeat::Repeat};
+pub use self::{
+    settlements::{Settlements, Wait},
+    stream::{ConnectionId, Listener, MessageStream},
+};
 use crate::{
     config::{Config, ServiceSettings},
     error::Error,
-    memory,
 };
 
 /// How long a client's request is repeated: somebody waits for its answer.
 const CLIENT_PATIENCE: Duration = Duration::from_secs(3);
-
-/// What a run takes at most. 426 runs that were taken over at once were too many for 64 MiB.
-const BYTES_OF_A_RUN: usize = 160 << 10;
 
 /// The layers of a process that runs functions.
 pub(crate) struct Stack {
@@ -58,11 +59,10 @@ pub(crate) fn stack(
     telemetry: &Telemetry,
 ) -> Result<Stack, Error> {
     let config = &settings.node;
-    let max_runs = settings.max_runs.unwrap_or_else(|| memory::bound(BYTES_OF_A_RUN));
     let id = ConnectionId::Instance(instance.to_owned());
     let (traced, stream) = layers(config, group, id, config.lease, telemetry)?;
     let next = Arc::new(traced.clone());
-    let runs = Arc::new(Runs::new(next, config, max_runs, group, instance, functions));
+    let runs = Arc::new(Runs::new(next, settings, group, instance, functions));
     let stream = Arc::new(stream);
     let network = Arc::new(SdkNetwork::new(runs.clone(), stream.clone(), group, instance));
     Ok(Stack { network, runs, traced, stream })

@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, fmt};
 
-use serde::{Serialize, de::IgnoredAny};
+use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::{
@@ -20,8 +20,8 @@ pub enum AnswerBody<'a> {
     /// `task.create` and `task.acquire`. The preload, the promises of the task's branch, grows with
     /// each step and is left as it is.
     Acquired(Task<'a>, Promise<'a>, Option<&'a RawValue>),
-    /// `task.fence`: the promise that was created or settled.
-    Fenced(Promise<'a>),
+    /// `task.fence`: the promise that was created or settled, and a preload.
+    Fenced(Promise<'a>, Option<&'a RawValue>),
     /// `task.get`.
     Task(Task<'a>),
     /// A refusal, and its reason.
@@ -111,7 +111,7 @@ impl Answer {
         match self.body() {
             AnswerBody::Promise(promise)
             | AnswerBody::Acquired(_, promise, _)
-            | AnswerBody::Fenced(promise) => Some(promise),
+            | AnswerBody::Fenced(promise, _) => Some(promise),
             _ => None,
         }
     }
@@ -157,8 +157,9 @@ fn body<'a>(kind: &str, status: u16, data: &'a RawValue) -> serde_json::Result<A
             AnswerBody::Acquired(task, promise, preload)
         }
         "task.fence" => {
-            type Guarded<'a> = Fenced<Action<'a, OnePromise<Promise<'a>>>, Option<IgnoredAny>>;
-            AnswerBody::Fenced(serde_json::from_str::<Guarded>(data)?.action.data.promise)
+            type Guarded<'a> = Fenced<Action<'a, OnePromise<Promise<'a>>>, Option<&'a RawValue>>;
+            let Guarded { action, preload } = serde_json::from_str(data)?;
+            AnswerBody::Fenced(action.data.promise, preload)
         }
         "task.get" => AnswerBody::Task(serde_json::from_str::<OneTask<_>>(data)?.task),
         _ => AnswerBody::Other,

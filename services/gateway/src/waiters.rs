@@ -1,14 +1,9 @@
-//! Who waits for which promise. The server tells this process when a promise is settled; a promise
-//! that nobody waits for any more is forgotten.
+//! Waits for promises: listens for each at the server, again after each reconnect.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::time::Duration;
 
 use futures_util::StreamExt;
-use node::server::Listener;
+use node::server::{Listener, Settlements};
 use tokio::sync::watch;
 use wire::{Address, Message, MessageBody, Promise};
 
@@ -27,14 +22,11 @@ const REFRESH: Duration = Duration::from_secs(5);
 /// How many listeners are registered at the same time after a reconnect.
 const REGISTER_AT_ONCE: usize = 16;
 
-/// The promise of each id that is waited for, once it is settled.
-type Waiting = Mutex<HashMap<String, watch::Sender<Option<Promise<'static>>>>>;
-
 /// All waits of this process. Clones share them.
 #[derive(Clone)]
 pub struct Waiters {
     client: Client,
-    waiting: Arc<Waiting>,
+    settlements: Settlements,
     /// Where the server sends its messages; none until the message stream is up.
     address: watch::Sender<Option<Address>>,
 }
@@ -42,13 +34,13 @@ pub struct Waiters {
 impl Waiters {
     /// Nobody waits yet. Pass a clone to the message stream as its listener.
     pub fn new(client: Client) -> Self {
-        Self { client, waiting: Arc::default(), address: watch::Sender::new(None) }
+        Self { client, settlements: Settlements::default(), address: watch::Sender::new(None) }
     }
 
     /// Waits until the promise `id` is settled. None: the server does not know it any more.
     /// Dropping the future ends the wait and leaves nothing behind.
     pub async fn settlement(&self, id: &str) -> Option<Promise<'static>> {
-        let mut wait = Wait::new(&self.waiting, id);
+        let mut wait = self.settlements.wait(id);
         let register = async {
             loop {
                 let pause = match self.register(id).await {
@@ -76,14 +68,13 @@ impl Waiters {
         let Some(address) = address else { return Ok(()) };
         let promise = self.client.listen(id, &address).await?;
         if !promise.is_pending() {
-            self.settled(promise);
+            self.settlements.settled(&promise);
         }
         Ok(())
     }
 
     /// A new connection has a new address: registers all listeners again.
     async fn register_all(self) {
-        let ids: Vec<String> = lock(&self.waiting).keys().cloned().collect();
         let register = |id: String| {
             let waiters = &self;
             async move {
@@ -92,13 +83,9 @@ impl Waiters {
                 }
             }
         };
-        futures_util::stream::iter(ids).for_each_concurrent(REGISTER_AT_ONCE, register).await;
-    }
-
-    fn settled(&self, promise: Promise<'static>) {
-        if let Some(waiter) = lock(&self.waiting).get(&*promise.id) {
-            waiter.send_replace(Some(promise));
-        }
+        futures_util::stream::iter(self.settlements.ids())
+            .for_each_concurrent(REGISTER_AT_ONCE, register)
+            .await;
     }
 }
 
@@ -110,57 +97,14 @@ impl Listener for Waiters {
 
     fn message(&self, message: Message) {
         if let MessageBody::Unblock(promise) = message.body() {
-            self.settled(promise.clone().into_owned());
+            self.settlements.settled(promise);
         }
     }
-}
-
-/// One wait for a promise. The last one to end removes the promise's entry.
-struct Wait {
-    waiting: Arc<Waiting>,
-    id: String,
-    settled: Option<watch::Receiver<Option<Promise<'static>>>>,
-}
-
-impl Wait {
-    fn new(waiting: &Arc<Waiting>, id: &str) -> Self {
-        let settled = lock(waiting)
-            .entry(id.to_owned())
-            .or_insert_with(|| watch::Sender::new(None))
-            .subscribe();
-        Self { waiting: waiting.clone(), id: id.to_owned(), settled: Some(settled) }
-    }
-
-    async fn settled(&mut self) -> Promise<'static> {
-        if let Some(settled) = &mut self.settled
-            && let Ok(promise) = settled.wait_for(Option::is_some).await
-            && let Some(promise) = &*promise
-        {
-            return promise.clone();
-        }
-        // Not reached: the entry, which holds the sender, stays as long as this receiver.
-        std::future::pending().await
-    }
-}
-
-impl Drop for Wait {
-    fn drop(&mut self) {
-        let mut waiting = lock(&self.waiting);
-        self.settled = None;
-        if waiting.get(&self.id).is_some_and(|waiter| waiter.receiver_count() == 0) {
-            waiting.remove(&self.id);
-        }
-    }
-}
-
-/// A panic of another holder leaves the map as good as it was.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::{pin::pin, task::Poll};
+    use std::{pin::pin, sync::Arc, task::Poll};
 
     use serde_json::{Value, json};
     use wire::{
@@ -207,7 +151,7 @@ mod tests {
         let resolved = json!({"kind": "unblock", "data": {"promise": promise("resolved")}});
         waiters.message(Message::parse(resolved.to_string()).unwrap());
         assert_eq!(wait.await.unwrap().state, PromiseState::Resolved);
-        assert!(lock(&waiters.waiting).is_empty());
+        assert!(waiters.settlements.ids().is_empty());
     }
 
     #[tokio::test(start_paused = true)]
@@ -241,7 +185,7 @@ mod tests {
         assert!(futures_util::future::join(wait, reconnect).await.0.is_err());
         assert_eq!(addresses(&server), ["poll://uni@gateway/one", "poll://uni@gateway/two"]);
 
-        assert!(lock(&waiters.waiting).is_empty(), "a wait that was dropped is forgotten");
+        assert!(waiters.settlements.ids().is_empty(), "a wait that was dropped is forgotten");
         connect(&waiters, "three").await;
         tokio::time::sleep(REFRESH).await;
         assert_eq!(addresses(&server).len(), 2);

@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use resonate_otel::send_text;
 use resonate_sdk::{error::Result, prelude::Network};
-use wire::{Address, Message};
+use wire::{Address, Message, MessageBody};
 
 use super::{Listener, MessageStream, Runs};
 
@@ -97,6 +97,11 @@ impl Listener for Inbox {
     }
 
     fn message(&self, message: Message) {
+        // The SDK would keep the promise for ever: only the runs of this process have asked for it.
+        if let MessageBody::Unblock(promise) = message.body() {
+            self.runs.settlements().settled(promise);
+            return;
+        }
         if let Some(callback) = self.callback.get() {
             callback(message.into_text());
         }

@@ -9,11 +9,14 @@ use std::{
     time::Duration,
 };
 
+use serde_json::value::RawValue;
 use tokio::{
     sync::{Notify, watch},
     time::Instant,
 };
 use wire::Deadline;
+
+use super::calls::Calls;
 
 /// Why a run may no longer change promises. The SDK cannot abort a run, so its later requests are
 /// withheld instead: an error of the transport must not become the error of the function.
@@ -46,6 +49,7 @@ struct Run {
     /// it ends later.
     ends: watch::Sender<Instant>,
     abandoned: Option<Abandoned>,
+    calls: Calls,
 }
 
 /// The runs of this process by the id of their task, at most one of each task.
@@ -79,7 +83,7 @@ impl Leases {
     /// A run begins, by a request that was sent at `sent`.
     pub fn begin(&self, id: &str, version: i64, sent: Instant, lease: Duration) {
         let ends = watch::Sender::new(sent + lease);
-        let run = Run { version, lease, ends, abandoned: None };
+        let run = Run { version, lease, ends, abandoned: None, calls: Calls::default() };
         self.lock().insert(id.to_owned(), run);
     }
 
@@ -155,6 +159,22 @@ impl Leases {
             Some(reason) => Err(reason),
         };
         self.with(id, version, check).unwrap_or(Err(Abandoned::Fenced))
+    }
+
+    /// Takes what a run that may change promises knows of its calls.
+    pub fn take_calls(&self, id: &str, version: i64) -> Option<Calls> {
+        let take = |run: &mut Run| run.abandoned.is_none().then(|| std::mem::take(&mut run.calls));
+        self.with(id, version, take)?
+    }
+
+    /// Puts back what a run knows of its calls.
+    pub fn put_calls(&self, id: &str, version: i64, calls: Calls) {
+        self.with(id, version, |run| run.calls = calls);
+    }
+
+    /// Remembers the preload in the answer to a call of a run.
+    pub fn remember(&self, id: &str, version: i64, preload: &RawValue) {
+        self.with(id, version, |run| run.calls.remember(preload));
     }
 
     /// The version of the run of `id`: how often its task was acquired, this time included.

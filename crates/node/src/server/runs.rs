@@ -1,33 +1,38 @@
 //! The layer that knows runs: what may be sent under a lease, and what a repeat's answer means.
 
 mod acquire;
+mod in_place;
 
 use std::{
     collections::HashMap,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, atomic::AtomicBool},
     time::Duration,
 };
 
 use futures_util::future::join_all;
 use serde_json::json;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, timeout},
+};
 use wire::{
-    Answer, Exchange, ExchangeError, Operation, PromiseValue, Request, call,
+    Answer, AnswerBody, Exchange, ExchangeError, Operation, PromiseValue, Request, call,
     envelope::Action,
     operation::{
         FencedAction, Get, PromiseSettle, SettleState, TaskFulfill, TaskHeartbeat, TaskRef,
     },
-    origin,
+    origin, tag,
 };
 
 use super::{
+    Settlements,
     leases::{Abandoned, Leases},
     poison::Failures,
 };
-use crate::config::Config;
+use crate::{config::ServiceSettings, memory};
+
+/// What a run takes at most. 426 runs that were taken over at once were too many for 64 MiB.
+const BYTES_OF_A_RUN: usize = 160 << 10;
 
 /// How often in a row a run may end in neither a result nor a suspension before its promise is
 /// rejected.
@@ -51,12 +56,16 @@ pub(crate) struct Runs {
     /// The functions that this process can run.
     functions: Vec<&'static str>,
     drain: Duration,
-    draining: AtomicBool,
+    draining: watch::Sender<bool>,
     /// Most runs that are held at once.
     max_runs: usize,
     /// Whether the log says that this process is at its bound.
     full: AtomicBool,
     failures: Failures,
+    /// How long a run that waits for calls stays open.
+    suspend_after: Duration,
+    /// The calls that runs wait for in place.
+    settlements: Settlements,
     /// Runs that were lost because the server was unreachable.
     lost: Mutex<Vec<(String, i64)>>,
 }
@@ -64,8 +73,7 @@ pub(crate) struct Runs {
 impl Runs {
     pub fn new(
         next: Arc<dyn Exchange>,
-        config: &Config,
-        max_runs: usize,
+        settings: &ServiceSettings,
         group: &str,
         instance: &str,
         functions: Vec<&'static str>,
@@ -76,11 +84,13 @@ impl Runs {
             group: group.to_owned(),
             instance: instance.to_owned(),
             functions,
-            drain: config.drain,
-            draining: AtomicBool::new(false),
-            max_runs,
+            drain: settings.node.drain,
+            draining: watch::Sender::new(false),
+            max_runs: settings.max_runs.unwrap_or_else(|| memory::bound(BYTES_OF_A_RUN)),
             full: AtomicBool::new(false),
-            failures: Failures::new(config.lease / 2),
+            failures: Failures::new(settings.node.lease / 2),
+            suspend_after: settings.suspend_after,
+            settlements: Settlements::default(),
             lost: Mutex::default(),
         }
     }
@@ -88,6 +98,17 @@ impl Runs {
     /// The runs that this process holds.
     pub fn leases(&self) -> &Arc<Leases> {
         &self.leases
+    }
+
+    /// The calls that runs wait for in place.
+    pub fn settlements(&self) -> &Settlements {
+        &self.settlements
+    }
+
+    /// Waits until this process is told to stop.
+    async fn draining(&self) {
+        // It fails only if the sender, which `self` holds, is gone.
+        let _ = self.draining.subscribe().wait_for(|draining| *draining).await;
     }
 
     /// Takes the tasks whose runs were lost because the server was unreachable, as (id, version).
@@ -100,7 +121,7 @@ impl Runs {
     /// Lets each running step end, and waits until every run has ended or was released. Runs that
     /// are left after `NODE_DRAIN` are released in the middle of a step.
     pub async fn drain(&self) {
-        self.draining.store(true, Ordering::Relaxed);
+        self.draining.send_replace(true);
         if timeout(self.drain, self.leases.wait_for_end()).await.is_ok() {
             return;
         }
@@ -149,8 +170,9 @@ impl Runs {
         let Operation::TaskFence(fence) = request.operation() else { unreachable!() };
         let (id, version) = (fence.id.to_string(), fence.version);
         let creates = matches!(fence.action, FencedAction::Create(_));
+        let calls = matches!(&fence.action, FencedAction::Create(create) if create.tags.get(tag::SCOPE) == Some("global"));
         if creates {
-            if self.draining.load(Ordering::Relaxed) {
+            if *self.draining.borrow() {
                 self.leases.abandon(&id, version, Abandoned::Draining);
             }
             // Only a function that was called by another one has an id that is not its flow's.
@@ -167,7 +189,19 @@ impl Runs {
             self.abandon(&id, version, Abandoned::Expired);
             return Err(withheld(Abandoned::Expired));
         }
+        if calls && let AnswerBody::Fenced(_, Some(preload)) = answer.body() {
+            self.leases.remember(&id, version, preload);
+        }
         Ok(answer)
+    }
+
+    async fn suspend(&self, request: Request) -> Answered {
+        let Operation::TaskSuspend(suspend) = request.operation() else { unreachable!() };
+        let (id, version) = (suspend.id.to_string(), suspend.version);
+        match self.wait_in_place(&request).await {
+            Some(answer) => Ok(answer),
+            None => self.finish(id, version, request).await,
+        }
     }
 
     /// `task.suspend` and `task.fulfill` end a run. A suspend answered with 300 lets it continue.
@@ -316,10 +350,7 @@ impl Exchange for Runs {
         match request.operation() {
             Operation::TaskAcquire(_) => self.acquire(request).await,
             Operation::TaskFence(_) => self.fence(request).await,
-            Operation::TaskSuspend(task) => {
-                let (id, version) = (task.id.to_string(), task.version);
-                self.finish(id, version, request).await
-            }
+            Operation::TaskSuspend(_) => self.suspend(request).await,
             Operation::TaskFulfill(task) => {
                 let (id, version) = (task.id.to_string(), task.version);
                 self.finish(id, version, request).await

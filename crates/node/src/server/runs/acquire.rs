@@ -22,7 +22,7 @@ impl Runs {
         let lease = Duration::from_millis(acquire.ttl.try_into().unwrap_or_default());
         // The SDK heartbeats by task id: two runs of a task in one process would end each other's.
         self.leases.wait_for_end_of(&id).await;
-        if self.draining.load(Ordering::Relaxed) {
+        if *self.draining.borrow() {
             return Err(withheld(Abandoned::Draining));
         }
         self.check_room(&id)?;
@@ -34,7 +34,7 @@ impl Runs {
             self.release_if_ours(&id, version + 1).await;
         }
         let AnswerBody::Acquired(task, promise, _) = answer.body() else { return Ok(answer) };
-        if self.draining.load(Ordering::Relaxed) {
+        if *self.draining.borrow() {
             self.release_task(&id, task.version, None).await;
             return Err(withheld(Abandoned::Draining));
         }

@@ -1,6 +1,7 @@
 //! The layer above a scripted server.
 
 mod faults;
+mod in_place;
 
 use serde_json::Value;
 use wire::{
@@ -33,10 +34,12 @@ fn slow_rig(
         instance: "me".to_owned(),
         functions: vec!["foo"],
         drain: DRAIN,
-        draining: AtomicBool::new(false),
+        draining: watch::Sender::new(false),
         max_runs: MAX_RUNS,
         full: AtomicBool::new(false),
         failures: Failures::new(LEASE / 2),
+        suspend_after: Duration::ZERO,
+        settlements: Settlements::default(),
         lost: Mutex::default(),
     };
     (Arc::new(runs), server)
