@@ -1,10 +1,10 @@
 //! The layer that knows runs: what may be sent under a lease, and what a repeat's answer means.
 
 mod acquire;
+mod heartbeats;
 mod in_place;
 
 use std::{
-    collections::HashMap,
     sync::{Arc, Mutex, atomic::AtomicBool},
     time::Duration,
 };
@@ -18,10 +18,8 @@ use tokio::{
 use wire::{
     Answer, AnswerBody, Exchange, ExchangeError, Operation, PromiseValue, Request, call,
     envelope::Action,
-    operation::{
-        FencedAction, Get, PromiseSettle, SettleState, TaskFulfill, TaskHeartbeat, TaskRef,
-    },
-    origin, tag,
+    operation::{FencedAction, Get, PromiseSettle, SettleState, TaskFulfill, TaskRef},
+    tag,
 };
 
 use super::{
@@ -62,6 +60,8 @@ pub(crate) struct Runs {
     /// Whether the log says that this process is at its bound.
     full: AtomicBool,
     failures: Failures,
+    /// Whether the server takes one heartbeat for runs of several flows.
+    mixes_flows: AtomicBool,
     /// How long a run that waits for calls stays open.
     suspend_after: Duration,
     /// The calls that runs wait for in place.
@@ -89,6 +89,7 @@ impl Runs {
             max_runs: settings.max_runs.unwrap_or_else(|| memory::bound(BYTES_OF_A_RUN)),
             full: AtomicBool::new(false),
             failures: Failures::new(settings.node.lease / 2),
+            mixes_flows: AtomicBool::new(true),
             suspend_after: settings.suspend_after,
             settlements: Settlements::default(),
             lost: Mutex::default(),
@@ -304,41 +305,6 @@ impl Runs {
                 let local = Answer::local(&request, 409, &reason.to_string());
                 let answer = self.next.exchange(request.until(Instant::now())).await;
                 Ok(answer.unwrap_or(local))
-            }
-        }
-    }
-
-    /// One request for each flow: servers newer than v0.9.8 refuse to mix them.
-    async fn heartbeat(&self, request: Request) -> Answered {
-        let Operation::TaskHeartbeat(heartbeat) = request.operation() else { unreachable!() };
-        let mut flows: HashMap<&str, (Vec<TaskRef>, Instant)> = HashMap::new();
-        for task in &heartbeat.tasks {
-            if let Some(ends) = self.leases.wants_heartbeat(&task.id, task.version) {
-                let flow = flows.entry(origin(&task.id)).or_insert((Vec::new(), ends));
-                flow.0.push(task.clone());
-                flow.1 = flow.1.max(ends);
-            }
-        }
-        let renewals =
-            flows.into_values().map(|(tasks, ends)| self.renew(&heartbeat.pid, tasks, ends));
-        join_all(renewals).await;
-        Ok(Answer::local(&request, 200, &json!({})))
-    }
-
-    async fn renew(&self, pid: &str, tasks: Vec<TaskRef<'_>>, ends: Instant) {
-        let heartbeat = TaskHeartbeat { pid: pid.into(), tasks };
-        let request = Request::new("task.heartbeat", &heartbeat).until(ends);
-        // Which attempt was answered is not known here; the first one is early enough to be safe.
-        let sent = Instant::now();
-        let answer = self.next.exchange(request).await;
-        for TaskRef { id, version } in &heartbeat.tasks {
-            match &answer {
-                Ok(answer) if answer.status() == 200 => self.leases.renew(id, *version, sent),
-                Ok(answer) => {
-                    let (status, reason) = (answer.status(), answer.reason());
-                    tracing::warn!(promise = %id, status, reason, "heartbeat refused");
-                }
-                Err(_) => self.abandon(id, *version, Abandoned::Unreachable),
             }
         }
     }
