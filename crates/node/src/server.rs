@@ -18,14 +18,18 @@ mod poison;
 mod repeat;
 mod runs;
 mod stream;
+mod transport;
 
 use std::{sync::Arc, time::Duration};
 
 use resonate_otel::{Telemetry, Traced};
 
-pub use self::stream::{ConnectionId, Listener, MessageStream};
 pub(crate) use self::{adapter::SdkNetwork, leases::Leases, runs::Runs};
 use self::{http::Http, repeat::Repeat};
+pub use self::{
+    stream::{ConnectionId, Listener, MessageStream},
+    transport::{Chunks, Transport},
+};
 use crate::{
     config::{Config, ServiceSettings},
     error::Error,
@@ -46,40 +50,44 @@ pub(crate) struct Stack {
     pub stream: Arc<MessageStream>,
 }
 
-/// The layers of one process of `group` that runs `functions`. The message stream is not open yet.
+/// The bottom layer: HTTP.
 ///
 /// # Errors
-/// See [`client`].
+/// The server's address needs TLS, and this machine has no usable CA certificates.
+pub fn http(config: &Config) -> Result<Arc<dyn Transport>, Error> {
+    Ok(Arc::new(Http::new(config)?))
+}
+
+/// The layers of one process of `group` that runs `functions`. The message stream is not open yet.
 pub(crate) fn stack(
     settings: &ServiceSettings,
     group: &str,
     instance: &str,
     functions: Vec<&'static str>,
+    transport: Arc<dyn Transport>,
     telemetry: &Telemetry,
-) -> Result<Stack, Error> {
+) -> Stack {
     let config = &settings.node;
     let max_runs = settings.max_runs.unwrap_or_else(|| memory::bound(BYTES_OF_A_RUN));
     let id = ConnectionId::Instance(instance.to_owned());
-    let (traced, stream) = layers(config, group, id, config.lease, telemetry)?;
+    let (traced, stream) = layers(config, group, id, config.lease, transport, telemetry);
     let next = Arc::new(traced.clone());
     let runs = Arc::new(Runs::new(next, config, max_runs, group, instance, functions));
     let stream = Arc::new(stream);
     let network = Arc::new(SdkNetwork::new(runs.clone(), stream.clone(), group, instance));
-    Ok(Stack { network, runs, traced, stream })
+    Stack { network, runs, traced, stream }
 }
 
 /// The layers of a process of `group` that only creates and awaits promises, and its message
 /// stream, which is not open yet. Their requests are answered, or fail, within three seconds.
-///
-/// # Errors
-/// The server's address needs TLS, and this machine has no usable CA certificates.
 pub fn client(
     config: &Config,
     group: &str,
     id: ConnectionId,
+    transport: Arc<dyn Transport>,
     telemetry: &Telemetry,
-) -> Result<(Traced, MessageStream), Error> {
-    layers(config, group, id, CLIENT_PATIENCE, telemetry)
+) -> (Traced, MessageStream) {
+    layers(config, group, id, CLIENT_PATIENCE, transport, telemetry)
 }
 
 /// `patience`: how long a request that belongs to no lease is repeated.
@@ -88,11 +96,11 @@ fn layers(
     group: &str,
     id: ConnectionId,
     patience: Duration,
+    transport: Arc<dyn Transport>,
     telemetry: &Telemetry,
-) -> Result<(Traced, MessageStream), Error> {
-    let http = Http::new(config)?;
-    let repeat = Repeat::new(Arc::new(http.clone()), http.server(), config, patience);
+) -> (Traced, MessageStream) {
+    let repeat = Repeat::new(transport.clone(), transport.server(), config, patience);
     let traced = Traced::new(Arc::new(repeat), telemetry);
-    let stream = MessageStream::new(http, traced.clone(), group, id);
-    Ok((traced, stream))
+    let stream = MessageStream::new(transport, traced.clone(), group, id);
+    (traced, stream)
 }
