@@ -3,6 +3,7 @@
 //! | module | what it is for |
 //! | --- | --- |
 //! | [`Service`] | a group and its functions |
+//! | [`Worker`] | a process of a service, without what belongs to the operating system |
 //! | [`step()`] | checkpointed steps, with retries |
 //! | [`server`] | the way to the Resonate Server, layer by layer |
 //! | [`config`], [`settings`] | settings: command line, environment, file, defaults |
@@ -46,6 +47,7 @@ pub mod settings;
 mod step;
 pub mod stop;
 mod watchdog;
+mod worker;
 
 /// Reading and writing JSON is mostly allocation: glibc's allocator took a quarter of the CPU of a
 /// process.
@@ -55,6 +57,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 pub use cli::main;
 pub use service::Service;
 pub use step::step;
+pub use worker::Worker;
 
 /// What a service's file uses.
 pub mod prelude {

@@ -1,17 +1,10 @@
 //! The life of one process of a service.
 
 use resonate_otel::{Identity, Telemetry};
-use resonate_sdk::prelude::{Resonate, ResonateConfig};
 
 use crate::{
-    Service,
-    config::ServiceSettings,
-    error::Error,
-    health, logging, runtime,
-    server::{self, Stack},
-    step::Runtime,
-    stop::Stop,
-    watchdog,
+    Service, Worker, config::ServiceSettings, error::Error, health, logging, runtime, server,
+    stop::Stop, watchdog,
 };
 
 /// Runs one process of `service` until it is told to stop.
@@ -56,27 +49,17 @@ async fn serve(
     let listener = runtime::listen(settings.health_listen, "NODE_HEALTH_LISTEN").await?;
     let address = listener.local_addr().map_err(|error| Error::Other(error.to_string()))?;
 
-    let Stack { network, runs, traced, stream } =
-        server::stack(settings, service.group(), instance, service.functions(), telemetry)?;
-    let resonate = Resonate::new(ResonateConfig {
-        network: Some(network.clone()),
-        ttl: Some(config.lease.as_millis() as u64),
-        ..ResonateConfig::default()
-    })
-    .with_dependency(Runtime::new(config, instance, runs.leases().clone(), traced));
-    service.register(&resonate).map_err(|error| Error::Other(error.to_string()))?;
-    network.open();
-
-    let routes = health::routes(stream.up());
+    let transport = server::http(config)?;
+    let worker = Worker::start(&service, settings, instance, transport, telemetry)?;
+    let routes = health::routes(worker.up());
     let server = tokio::spawn(async move { axum::serve(listener, routes).await });
     tokio::select! {
         () = stop.requested() => {}
-        () = health::report_ready(stream.up(), address, instance) => {}
+        () = health::report_ready(worker.up(), address, instance) => {}
     }
     stop.requested().await;
-    tracing::info!(instance, held = runs.leases().all().len(), "stopping");
-    stream.close();
-    runs.drain().await;
+    tracing::info!(instance, held = worker.held(), "stopping");
+    worker.stop().await;
     server.abort();
     tracing::info!(instance, "stopped");
     Ok(())

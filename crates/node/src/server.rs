@@ -20,6 +20,7 @@ mod repeat;
 mod runs;
 mod settlements;
 mod stream;
+mod transport;
 
 use std::{sync::Arc, time::Duration};
 
@@ -30,6 +31,7 @@ use self::{http::Http, repeat::Repeat};
 pub use self::{
     settlements::{Settlements, Wait},
     stream::{ConnectionId, Listener, MessageStream},
+    transport::{Chunks, Transport},
 };
 use crate::{
     config::{Config, ServiceSettings},
@@ -47,39 +49,43 @@ pub(crate) struct Stack {
     pub stream: Arc<MessageStream>,
 }
 
-/// The layers of one process of `group` that runs `functions`. The message stream is not open yet.
+/// The bottom layer: HTTP.
 ///
 /// # Errors
-/// See [`client`].
+/// The server's address needs TLS, and this machine has no usable CA certificates.
+pub fn http(config: &Config) -> Result<Arc<dyn Transport>, Error> {
+    Ok(Arc::new(Http::new(config)?))
+}
+
+/// The layers of one process of `group` that runs `functions`. The message stream is not open yet.
 pub(crate) fn stack(
     settings: &ServiceSettings,
     group: &str,
     instance: &str,
     functions: Vec<&'static str>,
+    transport: Arc<dyn Transport>,
     telemetry: &Telemetry,
-) -> Result<Stack, Error> {
+) -> Stack {
     let config = &settings.node;
     let id = ConnectionId::Instance(instance.to_owned());
-    let (traced, stream) = layers(config, group, id, config.lease, telemetry)?;
+    let (traced, stream) = layers(config, group, id, config.lease, transport, telemetry);
     let next = Arc::new(traced.clone());
     let runs = Arc::new(Runs::new(next, settings, group, instance, functions));
     let stream = Arc::new(stream);
     let network = Arc::new(SdkNetwork::new(runs.clone(), stream.clone(), group, instance));
-    Ok(Stack { network, runs, traced, stream })
+    Stack { network, runs, traced, stream }
 }
 
 /// The layers of a process of `group` that only creates and awaits promises, and its message
 /// stream, which is not open yet. Their requests are answered, or fail, within three seconds.
-///
-/// # Errors
-/// The server's address needs TLS, and this machine has no usable CA certificates.
 pub fn client(
     config: &Config,
     group: &str,
     id: ConnectionId,
+    transport: Arc<dyn Transport>,
     telemetry: &Telemetry,
-) -> Result<(Traced, MessageStream), Error> {
-    layers(config, group, id, CLIENT_PATIENCE, telemetry)
+) -> (Traced, MessageStream) {
+    layers(config, group, id, CLIENT_PATIENCE, transport, telemetry)
 }
 
 /// `patience`: how long a request that belongs to no lease is repeated.
@@ -88,11 +94,11 @@ fn layers(
     group: &str,
     id: ConnectionId,
     patience: Duration,
+    transport: Arc<dyn Transport>,
     telemetry: &Telemetry,
-) -> Result<(Traced, MessageStream), Error> {
-    let http = Http::new(config)?;
-    let repeat = Repeat::new(Arc::new(http.clone()), http.server(), config, patience);
+) -> (Traced, MessageStream) {
+    let repeat = Repeat::new(transport.clone(), transport.server(), config, patience);
     let traced = Traced::new(Arc::new(repeat), telemetry);
-    let stream = MessageStream::new(http, traced.clone(), group, id);
-    Ok((traced, stream))
+    let stream = MessageStream::new(transport, traced.clone(), group, id);
+    (traced, stream)
 }

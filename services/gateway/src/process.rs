@@ -12,7 +12,7 @@ use node::{
     cli,
     error::{self, Error},
     health, logging, memory, runtime,
-    server::{self, ConnectionId, MessageStream},
+    server::{self, ConnectionId, MessageStream, Transport},
     stop::Stop,
 };
 use resonate_otel::{Identity, Telemetry};
@@ -89,13 +89,14 @@ pub struct Gateway {
 
 impl Gateway {
     /// Opens the message stream. Call it within a Tokio runtime.
-    ///
-    /// # Errors
-    /// See [`server::client`].
-    pub fn connect(settings: Settings, telemetry: &Telemetry) -> Result<Self, Error> {
+    pub fn connect(
+        settings: Settings,
+        transport: Arc<dyn Transport>,
+        telemetry: &Telemetry,
+    ) -> Self {
         // A new id for each connection: messages for a connection that is half dead get lost.
-        let (exchange, stream) =
-            server::client(&settings.node, GROUP, ConnectionId::Fresh, telemetry)?;
+        let id = ConnectionId::Fresh;
+        let (exchange, stream) = server::client(&settings.node, GROUP, id, transport, telemetry);
         let client = Client::new(Arc::new(exchange));
         let waiters = Waiters::new(client.clone());
         stream.open(waiters.clone());
@@ -109,7 +110,7 @@ impl Gateway {
             up: up.clone(),
             stopping: stopping.subscribe(),
         });
-        Ok(Self { routes, up, stream, stopping })
+        Self { routes, up, stream, stopping }
     }
 
     /// Answers every request that waits with 202. Its flow continues.
@@ -123,7 +124,8 @@ async fn serve(settings: Settings, instance: String, telemetry: &Telemetry) -> R
     let listener = runtime::listen(settings.listen, "GATEWAY_LISTEN").await?;
     let address = listener.local_addr().map_err(|error| Error::Other(error.to_string()))?;
     let (drain, greeting) = (settings.node.drain, settings.greeting.clone());
-    let gateway = Gateway::connect(settings, telemetry)?;
+    let transport = server::http(&settings.node)?;
+    let gateway = Gateway::connect(settings, transport, telemetry);
 
     let mut stopping = gateway.stopping.subscribe();
     let server = axum::serve(listener, gateway.routes.clone());

@@ -51,7 +51,9 @@ static TESTED: LazyLock<Tested> = LazyLock::new(|| {
             namespace: flows::NAMESPACE,
             version: "test",
         };
-        let mut gateway = Gateway::connect(settings, &Telemetry::start(identity).unwrap()).unwrap();
+        let transport = node::server::http(&settings.node).unwrap();
+        let telemetry = Telemetry::start(identity).unwrap();
+        let mut gateway = Gateway::connect(settings, transport, &telemetry);
         gateway.up.wait_for(|up| *up).await.unwrap();
         gateway
     });

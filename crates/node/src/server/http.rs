@@ -1,7 +1,8 @@
 //! One request and its answer, by HTTP.
 
-use std::time::Duration;
+use std::{io, time::Duration};
 
+use futures_util::{StreamExt, TryStreamExt};
 use reqwest::{
     StatusCode, Url,
     header::{CONTENT_TYPE, HeaderValue},
@@ -9,12 +10,12 @@ use reqwest::{
 use tokio::time::timeout;
 use wire::{Answer, Exchange, ExchangeError, Request};
 
+use super::transport::{Chunks, Transport};
 use crate::{config::Config, error::Error};
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
-/// The HTTP client of one process. Clones share its connections.
-#[derive(Clone)]
+/// The HTTP client of one process.
 pub(crate) struct Http {
     client: reqwest::Client,
     url: Url,
@@ -50,36 +51,6 @@ impl Http {
         Ok(Self { client, url, server, request_timeout: config.attempt_timeout() })
     }
 
-    /// The server's address, without credentials.
-    pub fn server(&self) -> &str {
-        &self.server
-    }
-
-    /// Opens the message stream of the connection `id` of `group`.
-    pub async fn open_stream(
-        &self,
-        group: &str,
-        id: &str,
-    ) -> Result<reqwest::Response, ExchangeError> {
-        let url = format!("{}/poll/{group}/{id}", self.url.as_str().trim_end_matches('/'));
-        let response = match timeout(self.request_timeout, self.client.get(url).send()).await {
-            Ok(response) => response.map_err(|error| self.unreachable(cause(&error)))?,
-            Err(_) => {
-                let reason = format!("no answer within {:?}", self.request_timeout);
-                return Err(self.unreachable(reason));
-            }
-        };
-        let kind = response.headers().get("content-type").and_then(|kind| kind.to_str().ok());
-        let is_stream = kind.is_some_and(|kind| kind.starts_with("text/event-stream"));
-        match response.status() {
-            status if status.is_success() && is_stream => Ok(response),
-            status if status.is_success() => {
-                Err(self.unreachable("it answered without a message stream".to_owned()))
-            }
-            status => Err(self.unreachable(format!("it answered {status}"))),
-        }
-    }
-
     fn unreachable(&self, reason: String) -> ExchangeError {
         ExchangeError::Unreachable { server: self.server.clone(), reason }
     }
@@ -102,6 +73,35 @@ impl Exchange for Http {
         let text = String::from_utf8(body.into()).unwrap_or_default();
         Answer::parse(&request, text)
             .map_err(|error| self.unreachable(format!("{error} (HTTP status {status})")))
+    }
+}
+
+#[async_trait::async_trait]
+impl Transport for Http {
+    fn server(&self) -> &str {
+        &self.server
+    }
+
+    async fn open_stream(&self, group: &str, id: &str) -> Result<Chunks, ExchangeError> {
+        let url = format!("{}/poll/{group}/{id}", self.url.as_str().trim_end_matches('/'));
+        let response = match timeout(self.request_timeout, self.client.get(url).send()).await {
+            Ok(response) => response.map_err(|error| self.unreachable(cause(&error)))?,
+            Err(_) => {
+                let reason = format!("no answer within {:?}", self.request_timeout);
+                return Err(self.unreachable(reason));
+            }
+        };
+        let kind = response.headers().get("content-type").and_then(|kind| kind.to_str().ok());
+        let is_stream = kind.is_some_and(|kind| kind.starts_with("text/event-stream"));
+        match response.status() {
+            status if status.is_success() && is_stream => {
+                Ok(response.bytes_stream().map_err(io::Error::other).boxed())
+            }
+            status if status.is_success() => {
+                Err(self.unreachable("it answered without a message stream".to_owned()))
+            }
+            status => Err(self.unreachable(format!("it answered {status}"))),
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use resonate_otel::Traced;
 use tokio::{sync::watch, task::AbortHandle, time::Instant};
 use wire::{ExchangeError, Message};
 
-use super::{http::Http, repeat::backoff};
+use super::{repeat::backoff, transport::Transport};
 
 /// A connection is replaced after about this long, before something on the way drops it unnoticed.
 const RENEW: Duration = Duration::from_secs(240);
@@ -65,7 +65,7 @@ impl<L: Listener> Listener for Traces<L> {
 
 /// The message stream of one process.
 pub struct MessageStream {
-    http: Http,
+    transport: Arc<dyn Transport>,
     traced: Traced,
     group: String,
     id: ConnectionId,
@@ -75,9 +75,14 @@ pub struct MessageStream {
 
 impl MessageStream {
     /// Each message passes through the layer that traces.
-    pub(crate) fn new(http: Http, traced: Traced, group: &str, id: ConnectionId) -> Self {
+    pub(crate) fn new(
+        transport: Arc<dyn Transport>,
+        traced: Traced,
+        group: &str,
+        id: ConnectionId,
+    ) -> Self {
         let up = Arc::new(watch::Sender::new(false));
-        Self { http, traced, group: group.to_owned(), id, up, reader: Mutex::default() }
+        Self { transport, traced, group: group.to_owned(), id, up, reader: Mutex::default() }
     }
 
     /// Whether there is a connection, now and whenever that changes.
@@ -87,9 +92,9 @@ impl MessageStream {
 
     /// Opens the stream, and opens it again whenever it ends, until [`Self::close`].
     pub fn open(&self, listener: impl Listener) {
-        let (http, group, id) = (self.http.clone(), self.group.clone(), self.id.clone());
+        let (transport, group, id) = (self.transport.clone(), self.group.clone(), self.id.clone());
         let listener = Traces { traced: self.traced.clone(), listener };
-        let reader = tokio::spawn(read(http, group, id, self.up.clone(), listener));
+        let reader = tokio::spawn(read(transport, group, id, self.up.clone(), listener));
         *self.reader.lock().expect("no holder of this lock panics") = Some(reader.abort_handle());
     }
 
@@ -104,7 +109,7 @@ impl MessageStream {
 
 /// Reads messages for ever. `up` says whether there is a connection.
 async fn read(
-    http: Http,
+    transport: Arc<dyn Transport>,
     group: String,
     id: ConnectionId,
     up: Arc<watch::Sender<bool>>,
@@ -112,8 +117,8 @@ async fn read(
 ) {
     let connect = async || {
         let id = id.next();
-        let response = http.open_stream(&group, &id).await?;
-        Ok::<_, ExchangeError>((id, response.bytes_stream().eventsource().boxed()))
+        let chunks = transport.open_stream(&group, &id).await?;
+        Ok::<_, ExchangeError>((id, chunks.eventsource()))
     };
     let mut delays = backoff();
     // The start, each outage and its end are logged once.
@@ -132,7 +137,7 @@ async fn read(
             }
         };
         if outage_logged || !connected_before {
-            tracing::info!(server = http.server(), "connected to the Resonate Server");
+            tracing::info!(server = transport.server(), "connected to the Resonate Server");
         }
         (outage_logged, connected_before) = (false, true);
         let since = Instant::now();
@@ -229,7 +234,9 @@ mod tests {
             version: "0",
         };
         let telemetry = Telemetry::start(identity).unwrap();
-        (crate::server::client(&config, "g", id, &telemetry).unwrap().1, Seen { ids, requests })
+        let transport = crate::server::http(&config).unwrap();
+        let stream = crate::server::client(&config, "g", id, transport, &telemetry).1;
+        (stream, Seen { ids, requests })
     }
 
     /// What the server has seen.
