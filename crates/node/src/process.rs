@@ -57,7 +57,7 @@ async fn serve(
     let address = listener.local_addr().map_err(|error| Error::Other(error.to_string()))?;
 
     let Stack { network, runs, traced, stream } =
-        server::stack(settings, service.group(), instance, service.functions(), telemetry)?;
+        server::stack(settings, &service, instance, telemetry)?;
     let resonate = Resonate::new(ResonateConfig {
         network: Some(network.clone()),
         ttl: Some(config.lease.as_millis() as u64),

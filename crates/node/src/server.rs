@@ -25,8 +25,9 @@ use resonate_otel::{Telemetry, Traced};
 
 pub use self::stream::{ConnectionId, Listener, MessageStream};
 pub(crate) use self::{adapter::SdkNetwork, leases::Leases, runs::Runs};
-use self::{http::Http, repeat::Repeat};
+use self::{http::Http, repeat::Repeat, runs::HandOver};
 use crate::{
+    Service,
     config::{Config, ServiceSettings},
     error::Error,
     memory,
@@ -46,24 +47,24 @@ pub(crate) struct Stack {
     pub stream: Arc<MessageStream>,
 }
 
-/// The layers of one process of `group` that runs `functions`. The message stream is not open yet.
+/// The layers of one process of `service`. The message stream is not open yet.
 ///
 /// # Errors
 /// See [`client`].
 pub(crate) fn stack(
     settings: &ServiceSettings,
-    group: &str,
+    service: &Service,
     instance: &str,
-    functions: Vec<&'static str>,
     telemetry: &Telemetry,
 ) -> Result<Stack, Error> {
-    let config = &settings.node;
+    let (config, group) = (&settings.node, service.group());
     let max_runs = settings.max_runs.unwrap_or_else(|| memory::bound(BYTES_OF_A_RUN));
     let id = ConnectionId::Instance(instance.to_owned());
-    let (traced, stream) = layers(config, group, id, config.lease, telemetry)?;
-    let next = Arc::new(traced.clone());
-    let runs = Arc::new(Runs::new(next, config, max_runs, group, instance, functions));
-    let stream = Arc::new(stream);
+    let (repeat, traced, stream) = layers(config, group, id, config.lease, telemetry)?;
+    let hand_over = service.get_hands_over().then(|| HandOver::new(repeat, group, instance));
+    let (next, functions) = (Arc::new(traced.clone()), service.functions());
+    let runs = Runs::new(next, config, max_runs, group, instance, functions, hand_over);
+    let (runs, stream) = (Arc::new(runs), Arc::new(stream));
     let network = Arc::new(SdkNetwork::new(runs.clone(), stream.clone(), group, instance));
     Ok(Stack { network, runs, traced, stream })
 }
@@ -79,7 +80,8 @@ pub fn client(
     id: ConnectionId,
     telemetry: &Telemetry,
 ) -> Result<(Traced, MessageStream), Error> {
-    layers(config, group, id, CLIENT_PATIENCE, telemetry)
+    let (_, traced, stream) = layers(config, group, id, CLIENT_PATIENCE, telemetry)?;
+    Ok((traced, stream))
 }
 
 /// `patience`: how long a request that belongs to no lease is repeated.
@@ -89,10 +91,10 @@ fn layers(
     id: ConnectionId,
     patience: Duration,
     telemetry: &Telemetry,
-) -> Result<(Traced, MessageStream), Error> {
+) -> Result<(Arc<Repeat>, Traced, MessageStream), Error> {
     let http = Http::new(config)?;
-    let repeat = Repeat::new(Arc::new(http.clone()), http.server(), config, patience);
-    let traced = Traced::new(Arc::new(repeat), telemetry);
+    let repeat = Arc::new(Repeat::new(Arc::new(http.clone()), http.server(), config, patience));
+    let traced = Traced::new(repeat.clone(), telemetry);
     let stream = MessageStream::new(http, traced.clone(), group, id);
-    Ok((traced, stream))
+    Ok((repeat, traced, stream))
 }

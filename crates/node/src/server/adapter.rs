@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use resonate_otel::send_text;
 use resonate_sdk::{error::Result, prelude::Network};
-use wire::{Address, Message};
+use wire::{Address, Message, MessageBody};
 
 use super::{Listener, MessageStream, Runs};
 
@@ -29,7 +29,7 @@ impl SdkNetwork {
             group: group.to_owned(),
             instance: instance.to_owned(),
             unicast: Address::only(group, instance).to_string(),
-            anycast: Address::prefer(group, instance).to_string(),
+            anycast: Address::any(group).to_string(),
             callback: Arc::default(),
         }
     }
@@ -96,9 +96,53 @@ impl Listener for Inbox {
         }
     }
 
-    fn message(&self, message: Message) {
+    fn message(&self, mut message: Message) {
+        if let MessageBody::Execute(task) = message.body()
+            && let Some(id) = self.runs.handed_over(&task.id)
+        {
+            // Another process has passed this call on. The messenger itself is left to time out.
+            message = Message::execute(id, 0);
+        }
         if let Some(callback) = self.callback.get() {
             callback(message.into_text());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use clap::{Args, FromArgMatches};
+    use serde_json::json;
+    use wire::scripted::{Reply, Scripted};
+
+    use super::*;
+    use crate::{config::Config, server::HandOver};
+
+    /// What the SDK of a process of `group` is told when the server says that `task` waits.
+    fn told(group: &str, instance: &str, hands_over: bool, task: &str) -> String {
+        let command = Config::augment_args(clap::Command::new("test"));
+        let config = Config::from_arg_matches(&command.get_matches_from(["test"])).unwrap();
+        let server = Arc::new(Scripted::new(|_, _| Reply::Answer(200, json!({}))));
+        let hand_over = hands_over.then(|| HandOver::new(server.clone(), group, instance));
+        let runs = Runs::new(server, &config, 1, group, instance, Vec::new(), hand_over);
+        let told = Arc::new(Mutex::new(String::new()));
+        let callback: Arc<OnceLock<Callback>> = Arc::default();
+        let tell = told.clone();
+        let _ = callback.set(Box::new(move |text| *tell.lock().unwrap() = text));
+        Inbox { runs: Arc::new(runs), callback }.message(Message::execute(task, 0));
+        let told = told.lock().unwrap();
+        told.clone()
+    }
+
+    #[test]
+    fn the_first_process_takes_what_another_one_hands_over_and_never_the_messenger() {
+        let same = |task| Message::execute(task, 0).into_text();
+        assert_eq!(told("g", "g", true, "x.0.hand-over"), same("x.0"));
+        assert_eq!(told("g", "g", true, "x.0"), same("x.0"));
+        for (instance, hands_over) in [("g-replica", true), ("g", false)] {
+            assert_eq!(told("g", instance, hands_over, "x.0.hand-over"), same("x.0.hand-over"));
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The layer that knows runs: what may be sent under a lease, and what a repeat's answer means.
 
 mod acquire;
+mod hand_over;
 
 use std::{
     collections::HashMap,
@@ -23,6 +24,7 @@ use wire::{
     origin,
 };
 
+pub(super) use self::hand_over::HandOver;
 use super::{
     leases::{Abandoned, Leases},
     poison::Failures,
@@ -57,6 +59,8 @@ pub(crate) struct Runs {
     /// Whether the log says that this process is at its bound.
     full: AtomicBool,
     failures: Failures,
+    /// In a group that hands calls over.
+    hand_over: Option<HandOver>,
     /// Runs that were lost because the server was unreachable.
     lost: Mutex<Vec<(String, i64)>>,
 }
@@ -69,6 +73,7 @@ impl Runs {
         group: &str,
         instance: &str,
         functions: Vec<&'static str>,
+        hand_over: Option<HandOver>,
     ) -> Self {
         Self {
             next,
@@ -81,6 +86,7 @@ impl Runs {
             max_runs,
             full: AtomicBool::new(false),
             failures: Failures::new(config.lease / 2),
+            hand_over,
             lost: Mutex::default(),
         }
     }
@@ -95,6 +101,11 @@ impl Runs {
     /// and comes again after the server's retry time-out only, so they are worth asking for.
     pub fn take_lost(&self) -> Vec<(String, i64)> {
         std::mem::take(&mut self.lost.lock().expect("no holder of this lock panics"))
+    }
+
+    /// The task that another process passes on to this one by this message.
+    pub fn handed_over<'a>(&self, message: &'a str) -> Option<&'a str> {
+        self.hand_over.as_ref()?.task_of(message)
     }
 
     /// Lets each running step end, and waits until every run has ended or was released. Runs that

@@ -1,6 +1,7 @@
 //! The layer above a scripted server.
 
 mod faults;
+mod hand_over;
 
 use serde_json::Value;
 use wire::{
@@ -37,6 +38,7 @@ fn slow_rig(
         max_runs: MAX_RUNS,
         full: AtomicBool::new(false),
         failures: Failures::new(LEASE / 2),
+        hand_over: None,
         lost: Mutex::default(),
     };
     (Arc::new(runs), server)
