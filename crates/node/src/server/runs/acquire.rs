@@ -9,7 +9,7 @@ use wire::{
     operation::Get,
 };
 
-use super::{Abandoned, Answered, Runs, withheld};
+use super::{Abandoned, Answered, HandOver, Runs, withheld};
 
 /// How often a process acquires a task whose function it does not know before it rejects it: while
 /// a new version is rolled out, another process of the group may know the function.
@@ -62,7 +62,9 @@ impl Runs {
         if self.draining.load(Ordering::Relaxed) {
             return Err(withheld(Abandoned::Draining));
         }
-        if self.leases.count() < self.max_runs {
+        // A task that is offered to another process may have to be run here.
+        let offers = self.hand_over.as_ref().map_or(0, HandOver::count);
+        if self.leases.count() + offers < self.max_runs {
             self.full.store(false, Ordering::Relaxed);
             return Ok(());
         }

@@ -53,6 +53,8 @@ pub(crate) struct HandOver {
     hint: String,
     /// The address of the first process.
     first: String,
+    /// Cloned by each offer that is under way.
+    offers: Arc<()>,
 }
 
 impl HandOver {
@@ -63,6 +65,7 @@ impl HandOver {
             is_first: instance == group,
             hint: Address::first(group).to_string(),
             first: Address::only(group, group).to_string(),
+            offers: Arc::default(),
         }
     }
 
@@ -71,9 +74,15 @@ impl HandOver {
         messenger.strip_suffix(SUFFIX).filter(|_| self.is_first)
     }
 
+    /// The offers that are under way.
+    pub fn count(&self) -> usize {
+        Arc::strong_count(&self.offers) - 1
+    }
+
     /// Offers a fresh task to the first process, if its call asks for that, and gives it a moment.
     /// Returns whether it did. Whatever goes wrong means no: this process runs the task.
     pub async fn offer(&self, id: &str) -> bool {
+        let _under_way = self.offers.clone();
         let offered = !self.is_first && self.is_asked_for(id).await && self.send(id).await;
         if offered {
             sleep(MOMENT).await;

@@ -115,6 +115,22 @@ async fn a_process_without_room_hands_nothing_over() {
     assert_eq!((traced.kinds().len(), below.kinds().len()), (0, 0));
 }
 
+/// A burst of messages may not take more room than there is.
+#[tokio::test(start_paused = true)]
+async fn offers_take_room_until_they_are_answered() {
+    let (runs, traced, below) = rig(ASKS);
+    let acquiring: Vec<_> = (0..MAX_RUNS + 5)
+        .map(|n| {
+            let runs = runs.clone();
+            tokio::spawn(async move { acquire(&runs, &format!("x.{n}")).await.is_ok() })
+        })
+        .collect();
+    let acquired = join_all(acquiring).await.into_iter().filter(|it| *it.as_ref().unwrap());
+    assert_eq!(acquired.count(), MAX_RUNS);
+    assert_eq!((traced.kinds().len(), below.kinds().len()), (MAX_RUNS, 2 * MAX_RUNS));
+    assert_eq!(runs.hand_over.as_ref().unwrap().count(), 0);
+}
+
 /// A drain does not wait for the moment, and the task is not acquired after it.
 #[tokio::test(start_paused = true)]
 async fn a_drain_leaves_a_task_that_is_being_handed_over() {
