@@ -8,13 +8,16 @@ use testkit::{Answer, Deployment, deployment::Server};
 use crate::trace::trace;
 
 /// Sends a request and returns at once. The task waits for the answer.
-fn post(deployment: &Deployment, path: &str) -> tokio::task::JoinHandle<reqwest::Result<Answer>> {
+pub fn post(
+    deployment: &Deployment,
+    path: &str,
+) -> tokio::task::JoinHandle<reqwest::Result<Answer>> {
     let (http, path) = (deployment.gateway(), path.to_owned());
     tokio::spawn(async move { http.send(reqwest::Method::POST, &path, &[]).await })
 }
 
 /// Waits until `service-b` has finished a step of the await chain `id`.
-async fn works(deployment: &Deployment, id: &str) {
+pub async fn works(deployment: &Deployment, id: &str) {
     let holder = deployment.name("service-b");
     deployment
         .until(&format!("a step of {id} in service-b"), async || {

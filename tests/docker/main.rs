@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod flows;
+mod frozen;
 mod hardening;
 mod kills;
 mod trace;
@@ -51,6 +52,8 @@ fn main() -> ExitCode {
         hardening::layers_are_small,
         hardening::nothing_else_is_reachable,
         kills::a_killed_service_loses_nothing_and_stays_dead,
+        frozen::a_paused_service_is_replaced,
+        frozen::a_service_without_a_network_is_replaced,
         kills::a_killed_gateway_loses_nothing,
         kills::a_killed_jaeger_hinders_no_flow,
         flows::a_service_can_be_scaled,

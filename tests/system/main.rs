@@ -13,6 +13,7 @@ mod answers;
 mod bounds;
 mod drain;
 mod flow;
+mod frozen;
 mod groups;
 mod kills;
 mod launcher;

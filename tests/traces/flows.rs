@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use reqwest::Method;
 
-use testkit::{Server, Span, Stopped};
+use testkit::{Server, Span, Stopped, until};
 
 use crate::observed::{Observed, PLAIN, one, trace_of};
 
@@ -18,6 +18,7 @@ testkit::on_each_server!(
     an_error_goes_up_the_chain,
     a_flow_that_times_out_while_it_waits,
     a_flow_that_times_out_while_it_works,
+    a_call_that_is_handed_over_has_one_trace,
 );
 
 async fn an_await_chain_is_one_trace(server: Server) -> Stopped {
@@ -238,5 +239,28 @@ async fn a_flow_that_times_out_while_it_works(server: Server) -> Stopped {
     let ends: Vec<_> = spans.iter().filter(|span| span.name == "zim").collect();
     assert_eq!(ends[0].id, ends[1].id, "both are the same span");
     assert_eq!((ends[0].start, ends[0].end), (ends[1].start, ends[1].end));
+    system.stop().await
+}
+
+/// The promise by which a replica hands a call over to the first process of its group has neither a
+/// context nor a span: it would be a second trace of its flow.
+async fn a_call_that_is_handed_over_has_one_trace(server: Server) -> Stopped {
+    let system = Observed::start(server, &[]).await;
+    let mut flows = 0;
+    let messenger = until(&system.log, "a call that is handed over", async || {
+        flows += 1;
+        let id = format!("handed-over-{flows}");
+        system.http().post(&format!("/await-chain?id={id}&work=10ms")).await.expect_message(3);
+        let messenger = system.resonate().promise(&format!("{id}.0.hand-over")).await;
+        messenger.is_object().then_some(messenger)
+    })
+    .await;
+    assert!(messenger["param"]["headers"].is_null(), "{messenger}");
+    // Both servers end it without a process.
+    until(&system.log, "its time-out", async || {
+        let messenger = system.resonate().promise(messenger["id"].as_str().unwrap()).await;
+        (messenger["state"] == "rejected_timedout").then_some(())
+    })
+    .await;
     system.stop().await
 }

@@ -7,7 +7,8 @@ use crate::clock::Clock;
 /// The configuration of a server.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// How long a task waits for a process to acquire it before its group is told again. Default: 2 s.
+    /// How long a task waits for a process to acquire it before its group is told again. Default:
+    /// 500 ms.
     pub retry_timeout: Duration,
     /// How long a flow (all promises whose ids share the part before the first dot) is kept after the
     /// last of its promises was settled. An id that is used again after that is new: its functions
@@ -32,7 +33,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            retry_timeout: Duration::from_secs(2),
+            retry_timeout: Duration::from_millis(500),
             retention: Duration::from_secs(600),
             max_settled_flows: 20_000,
             max_connections: 1_000,

@@ -19,7 +19,7 @@ pub struct Settings {
 
     /// How long a task waits for a process before its group is told again: 1ms or more
     #[arg(long, value_name = "DURATION", value_parser = duration)]
-    #[arg(env = "EMBEDDED_SERVER_RETRY_TIMEOUT", default_value = "2s")]
+    #[arg(env = "EMBEDDED_SERVER_RETRY_TIMEOUT", default_value = "500ms")]
     pub retry_timeout: Duration,
 
     /// How long a flow is kept after its last promise was settled: 1ms or more. An id that is used

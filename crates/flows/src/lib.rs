@@ -20,5 +20,8 @@ pub const NAMESPACE: &str = "async-rpc";
 
 /// A service of this example: all its processes share the name `group`.
 pub fn service(group: &'static str) -> node::Service {
-    node::Service::new(group).namespace(NAMESPACE)
+    // Only a function that works is ever called with the hint: see `Options::target`.
+    let works =
+        FLOWS.iter().flat_map(|flow| flow.functions).any(|it| it.group == group && it.works);
+    node::Service::new(group).namespace(NAMESPACE).hands_over(works)
 }

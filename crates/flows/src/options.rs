@@ -61,10 +61,10 @@ impl Options {
     }
 
     /// Where to send the call of a function that works: to any process of `group`. With `work`,
-    /// its first process is preferred, so `docker kill service-b` hits the one that works.
+    /// its first process gets it, if it is there: `docker kill service-b` hits the one that works.
     pub fn target(&self, group: &str) -> String {
         let address = match self.work {
-            Some(_) => Address::prefer(group, group),
+            Some(_) => Address::first(group),
             None => Address::any(group),
         };
         address.to_string()
@@ -151,9 +151,9 @@ mod tests {
     }
 
     #[test]
-    fn work_prefers_the_first_process_of_the_group() {
+    fn work_asks_for_the_first_process_of_the_group() {
         let work = Options { work: Some(STEP), ..Options::default() };
-        assert_eq!(work.target("service-b"), "poll://any@service-b/service-b");
+        assert_eq!(work.target("service-b"), "poll://any@service-b/~first");
         assert_eq!(Options::default().target("service-b"), "poll://any@service-b");
     }
 }

@@ -293,10 +293,10 @@ mod tests {
     }
 
     #[test]
-    fn the_first_call_prefers_the_first_process_only_if_it_works() {
+    fn the_first_call_asks_for_the_first_process_only_if_it_works() {
         let target = |name, options| flow(name).target(&options);
         assert_eq!(target("await-chain", OPTIONS), "poll://any@service-a");
-        assert_eq!(target("fan-out-workflow", OPTIONS), "poll://any@service-g/service-g");
+        assert_eq!(target("fan-out-workflow", OPTIONS), "poll://any@service-g/~first");
         assert_eq!(target("fan-out-workflow", Options::default()), "poll://any@service-g");
     }
 

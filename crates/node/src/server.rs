@@ -27,13 +27,14 @@ use std::{sync::Arc, time::Duration};
 use resonate_otel::{Telemetry, Traced};
 
 pub(crate) use self::{adapter::SdkNetwork, leases::Leases, runs::Runs};
-use self::{http::Http, repeat::Repeat};
+use self::{http::Http, repeat::Repeat, runs::HandOver};
 pub use self::{
     settlements::{Settlements, Wait},
     stream::{ConnectionId, Listener, MessageStream},
     transport::{Chunks, Transport},
 };
 use crate::{
+    Service,
     config::{Config, ServiceSettings},
     error::Error,
 };
@@ -57,20 +58,20 @@ pub fn http(config: &Config) -> Result<Arc<dyn Transport>, Error> {
     Ok(Arc::new(Http::new(config)?))
 }
 
-/// The layers of one process of `group` that runs `functions`. The message stream is not open yet.
+/// The layers of one process of `service`. The message stream is not open yet.
 pub(crate) fn stack(
     settings: &ServiceSettings,
-    group: &str,
+    service: &Service,
     instance: &str,
-    functions: Vec<&'static str>,
     transport: Arc<dyn Transport>,
     telemetry: &Telemetry,
 ) -> Stack {
-    let config = &settings.node;
+    let (config, group) = (&settings.node, service.group());
     let id = ConnectionId::Instance(instance.to_owned());
-    let (traced, stream) = layers(config, group, id, config.lease, transport, telemetry);
-    let next = Arc::new(traced.clone());
-    let runs = Arc::new(Runs::new(next, settings, group, instance, functions));
+    let (repeat, traced, stream) = layers(config, group, id, config.lease, transport, telemetry);
+    let hand_over = service.get_hands_over().then(|| HandOver::new(repeat, group, instance));
+    let (next, functions) = (Arc::new(traced.clone()), service.functions());
+    let runs = Arc::new(Runs::new(next, settings, group, instance, functions, hand_over));
     let stream = Arc::new(stream);
     let network = Arc::new(SdkNetwork::new(runs.clone(), stream.clone(), group, instance));
     Stack { network, runs, traced, stream }
@@ -85,7 +86,8 @@ pub fn client(
     transport: Arc<dyn Transport>,
     telemetry: &Telemetry,
 ) -> (Traced, MessageStream) {
-    layers(config, group, id, CLIENT_PATIENCE, transport, telemetry)
+    let (_, traced, stream) = layers(config, group, id, CLIENT_PATIENCE, transport, telemetry);
+    (traced, stream)
 }
 
 /// `patience`: how long a request that belongs to no lease is repeated.
@@ -96,9 +98,10 @@ fn layers(
     patience: Duration,
     transport: Arc<dyn Transport>,
     telemetry: &Telemetry,
-) -> (Traced, MessageStream) {
-    let repeat = Repeat::new(transport.clone(), transport.server(), config, patience);
-    let traced = Traced::new(Arc::new(repeat), telemetry);
-    let stream = MessageStream::new(transport, traced.clone(), group, id);
-    (traced, stream)
+) -> (Arc<Repeat>, Traced, MessageStream) {
+    let server = transport.server();
+    let repeat = Arc::new(Repeat::new(transport.clone(), server, config, patience));
+    let traced = Traced::new(repeat.clone(), telemetry);
+    let stream = MessageStream::new(transport.clone(), traced.clone(), group, id);
+    (repeat, traced, stream)
 }

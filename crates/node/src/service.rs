@@ -14,18 +14,27 @@ type Register = Box<dyn Fn(&Resonate) -> Result<()> + Send + Sync>;
 pub struct Service {
     group: &'static str,
     namespace: &'static str,
+    hands_over: bool,
     functions: Vec<(&'static str, Register)>,
 }
 
 impl Service {
     /// A service without functions. Its processes share the name `group`.
     pub fn new(group: &'static str) -> Self {
-        Self { group, namespace: "", functions: Vec::new() }
+        Self { group, namespace: "", hands_over: false, functions: Vec::new() }
     }
 
     /// Names the system that the service is a part of: `service.namespace` of its spans.
     pub fn namespace(mut self, namespace: &'static str) -> Self {
         self.namespace = namespace;
+        self
+    }
+
+    /// Whether a call that was sent to [`wire::Address::first`] goes to the first process of the
+    /// group, the one whose instance is named like the group, for as long as that is healthy. It
+    /// costs the other processes a request for each new call. Default: no.
+    pub fn hands_over(mut self, hands_over: bool) -> Self {
+        self.hands_over = hands_over;
         self
     }
 
@@ -49,6 +58,10 @@ impl Service {
     /// The names of its functions.
     pub fn functions(&self) -> Vec<&'static str> {
         self.functions.iter().map(|(name, _)| *name).collect()
+    }
+
+    pub(crate) fn get_hands_over(&self) -> bool {
+        self.hands_over
     }
 
     pub(crate) fn get_namespace(&self) -> &'static str {

@@ -34,9 +34,8 @@ impl Worker {
         telemetry: &Telemetry,
     ) -> Result<Self, Error> {
         let config = &settings.node;
-        let (group, functions) = (service.group(), service.functions());
         let Stack { network, runs, traced, stream } =
-            server::stack(settings, group, instance, functions, transport, telemetry);
+            server::stack(settings, service, instance, transport, telemetry);
         let resonate = Resonate::new(ResonateConfig {
             network: Some(network.clone()),
             ttl: Some(config.lease.as_millis() as u64),

@@ -41,9 +41,14 @@ impl Address {
         Self { cast: Cast::Any, group: group.to_owned(), id: None }
     }
 
-    /// Any connection of `group`, but `id` first.
-    pub fn prefer(group: &str, id: &str) -> Self {
-        Self { cast: Cast::Any, group: group.to_owned(), id: Some(id.to_owned()) }
+    /// Any connection of `group`, with the hint that its first process should act, if it is there.
+    ///
+    /// To the server this is [`Address::any`]: no connection is called `~first`, because a name has
+    /// no `~`. The hint is for the processes of the group. An address that named the process itself
+    /// would have no fallback: the server sends to a connection with that id for as long as there is
+    /// one, even if its process is frozen or cut off.
+    pub fn first(group: &str) -> Self {
+        Self { cast: Cast::Any, group: group.to_owned(), id: Some("~first".to_owned()) }
     }
 
     /// The connection `id` of `group` and no other.
@@ -101,7 +106,7 @@ mod tests {
     fn an_address_is_written_as_it_was_read() {
         for (address, text) in [
             (Address::any("g"), "poll://any@g"),
-            (Address::prefer("service-b", "service-b"), "poll://any@service-b/service-b"),
+            (Address::first("service-b"), "poll://any@service-b/~first"),
             (Address::only("g", "i"), "poll://uni@g/i"),
         ] {
             assert_eq!(address.to_string(), text);

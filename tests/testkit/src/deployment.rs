@@ -166,11 +166,24 @@ impl Deployment {
     /// # Panics
     /// The container belongs to another deployment, or the command fails.
     pub fn docker(&self, verb: &str, container: &str) {
+        self.expect_own(container);
+        output(docker(&[verb, container]));
+    }
+
+    /// Connects a container of this deployment with the network of the services, or disconnects it.
+    ///
+    /// # Panics
+    /// The container belongs to another deployment, or the command fails.
+    pub fn network(&self, verb: &str, container: &str) {
+        self.expect_own(container);
+        output(docker(&["network", verb, &format!("{}_inner", self.project), container]));
+    }
+
+    fn expect_own(&self, container: &str) {
         let project = self.inspect(container)["Config"]["Labels"]["com.docker.compose.project"]
             .as_str()
             .map(str::to_owned);
         assert_eq!(project.as_ref(), Some(&self.project), "{container} belongs to somebody else");
-        output(docker(&[verb, container]));
     }
 
     /// Everything that a container has printed.

@@ -102,7 +102,7 @@ impl Prepared {
             .env("RESONATE_STORAGE__SQLITE__PATH", self.directory.path().join("resonate.db"))
             .env("RESONATE_MESSAGES__POLL_INTERVAL", "1")
             .env("RESONATE_TIMEOUTS__POLL_INTERVAL", "100")
-            .env("RESONATE_TASKS__RETRY_TIMEOUT", "2000")
+            .env("RESONATE_TASKS__RETRY_TIMEOUT", "500")
             .env("RESONATE_OBSERVABILITY__METRICS_PORT", "0")
             .env("RESONATE_LEVEL", "error")
             .envs(settings);

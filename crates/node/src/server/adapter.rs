@@ -29,7 +29,7 @@ impl SdkNetwork {
             group: group.to_owned(),
             instance: instance.to_owned(),
             unicast: Address::only(group, instance).to_string(),
-            anycast: Address::prefer(group, instance).to_string(),
+            anycast: Address::any(group).to_string(),
             callback: Arc::default(),
         }
     }
@@ -97,13 +97,54 @@ impl Listener for Inbox {
     }
 
     fn message(&self, message: Message) {
-        // The SDK would keep the promise for ever: only the runs of this process have asked for it.
-        if let MessageBody::Unblock(promise) = message.body() {
-            self.runs.settlements().settled(promise);
-            return;
-        }
+        let handed_over = match message.body() {
+            // The SDK would keep the promise for ever: only the runs of this process asked for it.
+            MessageBody::Unblock(promise) => return self.runs.settlements().settled(promise),
+            MessageBody::Execute(task) => self.runs.handed_over(&task.id),
+        };
+        // Another process has passed this call on. The messenger itself is left to time out.
+        let message = handed_over.map(|id| Message::execute(id, 0)).unwrap_or(message);
         if let Some(callback) = self.callback.get() {
             callback(message.into_text());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use clap::{Args, FromArgMatches};
+    use serde_json::json;
+    use wire::scripted::{Reply, Scripted};
+
+    use super::*;
+    use crate::{config::ServiceSettings, server::HandOver};
+
+    /// What the SDK of a process of `group` is told when the server says that `task` waits.
+    fn told(group: &str, instance: &str, hands_over: bool, task: &str) -> String {
+        let command = ServiceSettings::augment_args(clap::Command::new("test"));
+        let matches = command.get_matches_from(["test"]);
+        let settings = ServiceSettings::from_arg_matches(&matches).unwrap();
+        let server = Arc::new(Scripted::new(|_, _| Reply::Answer(200, json!({}))));
+        let hand_over = hands_over.then(|| HandOver::new(server.clone(), group, instance));
+        let runs = Runs::new(server, &settings, group, instance, Vec::new(), hand_over);
+        let told = Arc::new(Mutex::new(String::new()));
+        let callback: Arc<OnceLock<Callback>> = Arc::default();
+        let tell = told.clone();
+        let _ = callback.set(Box::new(move |text| *tell.lock().unwrap() = text));
+        Inbox { runs: Arc::new(runs), callback }.message(Message::execute(task, 0));
+        let told = told.lock().unwrap();
+        told.clone()
+    }
+
+    #[test]
+    fn the_first_process_takes_what_another_one_hands_over_and_never_the_messenger() {
+        let same = |task| Message::execute(task, 0).into_text();
+        assert_eq!(told("g", "g", true, "x.0.hand-over"), same("x.0"));
+        assert_eq!(told("g", "g", true, "x.0"), same("x.0"));
+        for (instance, hands_over) in [("g-replica", true), ("g", false)] {
+            assert_eq!(told("g", instance, hands_over, "x.0.hand-over"), same("x.0.hand-over"));
         }
     }
 }

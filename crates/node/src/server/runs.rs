@@ -1,6 +1,7 @@
 //! The layer that knows runs: what may be sent under a lease, and what a repeat's answer means.
 
 mod acquire;
+mod hand_over;
 mod heartbeats;
 mod in_place;
 
@@ -22,6 +23,7 @@ use wire::{
     tag,
 };
 
+pub(super) use self::hand_over::HandOver;
 use super::{
     Settlements,
     leases::{Abandoned, Leases},
@@ -66,6 +68,8 @@ pub(crate) struct Runs {
     suspend_after: Duration,
     /// The calls that runs wait for in place.
     settlements: Settlements,
+    /// In a group that hands calls over.
+    hand_over: Option<HandOver>,
     /// Runs that were lost because the server was unreachable.
     lost: Mutex<Vec<(String, i64)>>,
 }
@@ -77,6 +81,7 @@ impl Runs {
         group: &str,
         instance: &str,
         functions: Vec<&'static str>,
+        hand_over: Option<HandOver>,
     ) -> Self {
         Self {
             next,
@@ -92,6 +97,7 @@ impl Runs {
             mixes_flows: AtomicBool::new(true),
             suspend_after: settings.suspend_after,
             settlements: Settlements::default(),
+            hand_over,
             lost: Mutex::default(),
         }
     }
@@ -117,6 +123,11 @@ impl Runs {
     /// and comes again after the server's retry time-out only, so they are worth asking for.
     pub fn take_lost(&self) -> Vec<(String, i64)> {
         std::mem::take(&mut self.lost.lock().expect("no holder of this lock panics"))
+    }
+
+    /// The task that another process passes on to this one by this message.
+    pub fn handed_over<'a>(&self, message: &'a str) -> Option<&'a str> {
+        self.hand_over.as_ref()?.task_of(message)
     }
 
     /// Lets each running step end, and waits until every run has ended or was released. Runs that

@@ -9,7 +9,7 @@ use wire::{
     operation::Get,
 };
 
-use super::{Abandoned, Answered, Runs, withheld};
+use super::{Abandoned, Answered, HandOver, Runs, withheld};
 
 /// How often a process acquires a task whose function it does not know before it rejects it: while
 /// a new version is rolled out, another process of the group may know the function.
@@ -22,10 +22,13 @@ impl Runs {
         let lease = Duration::from_millis(acquire.ttl.try_into().unwrap_or_default());
         // The SDK heartbeats by task id: two runs of a task in one process would end each other's.
         self.leases.wait_for_end_of(&id).await;
-        if *self.draining.borrow() {
-            return Err(withheld(Abandoned::Draining));
+        self.check_ready(&id)?;
+        if version == 0
+            && let Some(hand_over) = &self.hand_over
+            && hand_over.offer(&id).await
+        {
+            self.check_ready(&id)?;
         }
-        self.check_room(&id)?;
         // A drain waits for it.
         let _acquiring = self.leases.acquiring();
         let sent = Instant::now();
@@ -53,10 +56,15 @@ impl Runs {
         }
     }
 
-    /// A process at its bound leaves a task alone: another one takes it, or the server announces it
-    /// again.
-    fn check_room(&self, id: &str) -> Result<(), ExchangeError> {
-        if self.leases.count() < self.max_runs {
+    /// A process that is draining, or at its bound, leaves a task alone: another one takes it, or the
+    /// server announces it again.
+    fn check_ready(&self, id: &str) -> Result<(), ExchangeError> {
+        if *self.draining.borrow() {
+            return Err(withheld(Abandoned::Draining));
+        }
+        // A task that is offered to another process may have to be run here.
+        let offers = self.hand_over.as_ref().map_or(0, HandOver::count);
+        if self.leases.count() + offers < self.max_runs {
             self.full.store(false, Ordering::Relaxed);
             return Ok(());
         }

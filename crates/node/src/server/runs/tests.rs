@@ -1,6 +1,7 @@
 //! The layer above a scripted server.
 
 mod faults;
+mod hand_over;
 mod in_place;
 
 use serde_json::Value;
@@ -41,6 +42,7 @@ fn slow_rig(
         mixes_flows: AtomicBool::new(true),
         suspend_after: Duration::ZERO,
         settlements: Settlements::default(),
+        hand_over: None,
         lost: Mutex::default(),
     };
     (Arc::new(runs), server)
