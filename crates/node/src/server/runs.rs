@@ -26,6 +26,7 @@ use wire::{
 use super::{
     Settlements,
     leases::{Abandoned, Leases},
+    pid,
     poison::Failures,
 };
 use crate::{config::ServiceSettings, memory};
@@ -52,6 +53,10 @@ pub(crate) struct Runs {
     leases: Arc<Leases>,
     group: String,
     instance: String,
+    /// Under what this process holds tasks.
+    pid: String,
+    /// Whether the log says that another process has this one's name.
+    twin_reported: AtomicBool,
     /// The functions that this process can run.
     functions: Vec<&'static str>,
     drain: Duration,
@@ -84,6 +89,8 @@ impl Runs {
             leases: Arc::default(),
             group: group.to_owned(),
             instance: instance.to_owned(),
+            pid: pid::unique(instance),
+            twin_reported: AtomicBool::new(false),
             functions,
             drain: settings.node.drain,
             draining: watch::Sender::new(false),
@@ -100,6 +107,11 @@ impl Runs {
     /// The runs that this process holds.
     pub fn leases(&self) -> &Arc<Leases> {
         &self.leases
+    }
+
+    /// Under what this process holds tasks.
+    pub fn pid(&self) -> &str {
+        &self.pid
     }
 
     /// The calls that runs wait for in place.
@@ -309,6 +321,9 @@ impl Runs {
             // that the run has ended.
             Err(reason) => {
                 self.leases.end(&id, version);
+                if reason == Abandoned::Fenced {
+                    self.look_for_twin(&id, version).await;
+                }
                 let local = Answer::local(&request, 409, &reason.to_string());
                 let answer = self.next.exchange(request.until(Instant::now())).await;
                 Ok(answer.unwrap_or(local))
