@@ -1,9 +1,23 @@
 //! The layer that knows runs: what may be sent under a lease, and what a repeat's answer means.
+//!
+//! | part | what it knows |
+//! | --- | --- |
+//! | `acquire` | what happens before a run begins: room, drain, lost answers, tasks that cannot run |
+//! | `hand_over` | how a call reaches the first process of its group |
+//! | `in_place` | how a run waits for its calls without being suspended |
+//! | `heartbeats` | how leases are renewed |
+//! | `timeouts` | the time-outs of calls and steps |
+//! | `changed` | functions that were changed while a flow runs |
+//!
+//! The table of runs is in `leases`, what they know of their calls in `calls`, and the tasks that
+//! this process could not run in `poison`.
 
 mod acquire;
+mod changed;
 mod hand_over;
 mod heartbeats;
 mod in_place;
+mod timeouts;
 
 use std::{
     sync::{Arc, Mutex, atomic::AtomicBool},
@@ -27,6 +41,7 @@ pub(super) use self::hand_over::HandOver;
 use super::{
     Settlements,
     leases::{Abandoned, Leases},
+    pid,
     poison::Failures,
 };
 use crate::{config::ServiceSettings, memory};
@@ -53,6 +68,10 @@ pub(crate) struct Runs {
     leases: Arc<Leases>,
     group: String,
     instance: String,
+    /// Under what this process holds tasks.
+    pid: String,
+    /// Whether the log says that another process has this one's name.
+    twin_reported: AtomicBool,
     /// The functions that this process can run.
     functions: Vec<&'static str>,
     drain: Duration,
@@ -88,6 +107,8 @@ impl Runs {
             leases: Arc::default(),
             group: group.to_owned(),
             instance: instance.to_owned(),
+            pid: pid::unique(instance),
+            twin_reported: AtomicBool::new(false),
             functions,
             drain: settings.node.drain,
             draining: watch::Sender::new(false),
@@ -105,6 +126,11 @@ impl Runs {
     /// The runs that this process holds.
     pub fn leases(&self) -> &Arc<Leases> {
         &self.leases
+    }
+
+    /// Under what this process holds tasks.
+    pub fn pid(&self) -> &str {
+        &self.pid
     }
 
     /// The calls that runs wait for in place.
@@ -192,6 +218,8 @@ impl Runs {
                 request.correct_origin();
             }
         }
+        self.inherit_timeout(&id, version, &mut request);
+        let asked = request.clone();
         let answer = self.exchange_in_run(&id, version, request).await?;
         if answer.status() == 409 {
             self.abandon(&id, version, Abandoned::Fenced);
@@ -200,6 +228,11 @@ impl Runs {
             // may have completed the step that would begin now.
             self.abandon(&id, version, Abandoned::Expired);
             return Err(withheld(Abandoned::Expired));
+        } else if let Some(message) =
+            answer.promise().and_then(|recorded| changed::mismatch(&asked, recorded))
+        {
+            self.abandon(&id, version, Abandoned::Rejected);
+            return Err(self.reject(&id, version, message).await);
         }
         if calls && let AnswerBody::Fenced(_, Some(preload)) = answer.body() {
             self.leases.remember(&id, version, preload);
@@ -313,6 +346,9 @@ impl Runs {
             // that the run has ended.
             Err(reason) => {
                 self.leases.end(&id, version);
+                if reason == Abandoned::Fenced {
+                    self.look_for_twin(&id, version).await;
+                }
                 let local = Answer::local(&request, 409, &reason.to_string());
                 let answer = self.next.exchange(request.until(Instant::now())).await;
                 Ok(answer.unwrap_or(local))

@@ -1,5 +1,7 @@
 //! Poison, values that are too large, answers that come late or never, and more work than fits.
 
+use std::time::SystemTime;
+
 use super::{super::acquire::UNKNOWN_FUNCTION_RUNS, *};
 
 /// Neither a call, nor one that the SDK can read.
@@ -170,4 +172,106 @@ async fn a_process_at_its_bound_leaves_tasks_alone_until_it_has_room() {
     assert_eq!(server.kinds(), Vec::<String>::new(), "nothing was acquired");
     runs.leases.end("0", 1);
     assert_eq!(acquire(&runs, "x.0").await.unwrap().status(), 200);
+}
+
+/// A caller that may take two days.
+#[tokio::test(start_paused = true)]
+async fn calls_and_steps_inherit_a_time_out_of_more_than_24_h() {
+    const HOUR: i64 = 3_600_000;
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_millis() as i64;
+    let callers = now + 48 * HOUR;
+    for (asked, tags, sent) in [
+        (now + 24 * HOUR, json!({"resonate:scope": "local"}), callers),
+        (now + 24 * HOUR, json!({"resonate:target": "poll://any@g"}), callers),
+        // Time-outs that the function sets, and a timer.
+        (now + HOUR, json!({"resonate:target": "poll://any@g"}), now + HOUR),
+        (now + 30 * HOUR, json!({"resonate:target": "poll://any@g"}), now + 30 * HOUR),
+        (now + 24 * HOUR, json!({"resonate:timer": "true"}), now + 24 * HOUR),
+    ] {
+        let (runs, server) = rig(|_, data| fenced(data));
+        hold(&runs);
+        runs.leases.set_promise_timeout("x.0", 1, callers);
+        let create = json!({"id": "x.0.0", "timeoutAt": asked, "param": {}, "tags": tags});
+        let action = json!({"kind": "promise.create", "head": {}, "data": create});
+        let fence = json!({"id": "x.0", "version": 1, "action": action});
+        runs.exchange(Request::new("task.fence", &fence)).await.unwrap();
+        assert_eq!(server.seen()[0].1["action"]["data"]["timeoutAt"], sent, "{tags}");
+    }
+}
+
+/// A position is recorded as something else than the function asks for: it was changed meanwhile.
+#[tokio::test(start_paused = true)]
+async fn a_changed_function_does_not_take_the_result_of_another_call() {
+    let step = json!({"resonate:scope": "local"});
+    let call = json!({"resonate:scope": "global", "resonate:target": "poll://any@g"});
+    let timer = json!({"resonate:scope": "global", "resonate:timer": "true"});
+    let work = (&step, call::encode_value(&"work 1/2"));
+    let check = (&step, call::encode_value(&"check"));
+    let baz = (&call, call::encode("baz", &1));
+    let baz_of_2 = (&call, call::encode("baz", &2));
+    let bay = (&call, call::encode("bay", &1));
+    let sleep = (&timer, String::new());
+    for (recorded, asked, error) in [
+        (&baz, &baz, None),
+        (&baz, &baz_of_2, None),
+        (&sleep, &sleep, None),
+        // The step compares.
+        (&work, &check, None),
+        (&baz, &bay, Some(r#"recorded a call of "baz", code asks for a call of "bay""#)),
+        (&baz, &check, Some(r#"recorded a call of "baz", code asks for the step "check""#)),
+        (&sleep, &baz, Some(r#"recorded a timer, code asks for a call of "baz""#)),
+        (&work, &sleep, Some(r#"recorded the step "work 1/2", code asks for a timer"#)),
+    ] {
+        let (tags, data) = recorded.clone();
+        let (tags, data) = (tags.clone(), json!({"data": data}));
+        let (runs, server) = rig(move |kind, request| match kind {
+            "task.fence" => {
+                let mut request = request.clone();
+                request["action"]["data"]["tags"] = tags.clone();
+                request["action"]["data"]["param"] = data.clone();
+                fenced(&request)
+            }
+            _ => Reply::Answer(200, json!({"promise": promise(PromiseState::Rejected, "")})),
+        });
+        hold(&runs);
+        let param = json!({"data": asked.1});
+        let create = json!({"id": "x.0.0", "timeoutAt": 9_000, "param": param, "tags": asked.0});
+        let action = json!({"kind": "promise.create", "head": {}, "data": create});
+        let fence = json!({"id": "x.0", "version": 1, "action": action});
+        let answered = runs.exchange(Request::new("task.fence", &fence)).await;
+        let Some(error) = error else {
+            assert_eq!(answered.unwrap().status(), 200);
+            continue;
+        };
+        assert!(withheld(answered).ends_with(error), "{error}");
+        let (kind, fulfill) = server.seen().pop().unwrap();
+        assert_eq!((kind.as_str(), &fulfill["version"]), ("task.fulfill", &json!(1)));
+        assert_eq!(withheld(settle(&runs).await), Abandoned::Rejected.to_string());
+    }
+}
+
+/// A run is fenced: the process that has the task now may have the name of this one.
+#[tokio::test(start_paused = true)]
+async fn a_process_with_the_same_name_is_noticed() {
+    for (pid, version, twin) in [
+        ("me#2", 2, true),
+        ("other#2", 2, false),
+        // This process took it again, or a dead one with this name had it before.
+        ("me#1", 2, false),
+        ("me#2", 1, false),
+    ] {
+        let (runs, server) = rig(move |kind, _| match kind {
+            "task.get" => {
+                let task =
+                    json!({"id": "x.0", "state": "acquired", "version": version, "pid": pid});
+                Reply::Answer(200, json!({"task": task}))
+            }
+            _ => Reply::Answer(409, json!("stale")),
+        });
+        hold(&runs);
+        settle(&runs).await.unwrap();
+        assert_eq!(release(&runs).await.unwrap().status(), 409);
+        assert_eq!(server.kinds(), ["task.fence", "task.get", "task.release"]);
+        assert_eq!(runs.twin_reported.load(Ordering::Relaxed), twin, "{pid} {version}");
+    }
 }
