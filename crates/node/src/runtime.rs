@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use tokio::net::TcpListener;
 
-use crate::error::Error;
+use crate::{descriptors, error::Error};
 
 /// Threads for blocking work, name resolution included: a resolver that hangs must not take all
 /// threads that a container may have.
@@ -18,6 +18,7 @@ pub fn block_on(
     worker_threads: usize,
     future: impl Future<Output = Result<(), Error>>,
 ) -> Result<(), Error> {
+    descriptors::raise_limit();
     let mut builder = match worker_threads {
         1 => tokio::runtime::Builder::new_current_thread(),
         _ => tokio::runtime::Builder::new_multi_thread(),
