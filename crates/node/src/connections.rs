@@ -48,7 +48,7 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 const LARGEST_HEADER: usize = 32 << 10;
 
 /// The pause after an error of `accept`: mostly, that no descriptor is left.
-const ACCEPT_RETRY: Duration = Duration::from_millis(50);
+const ACCEPT_RETRY: Duration = Duration::from_millis(5);
 
 /// What clients may take.
 #[derive(Debug, Clone, Copy)]
