@@ -10,6 +10,7 @@
 //! | [`cli`], [`runtime`] | command lines; the Tokio runtime and listeners of a process |
 //! | [`stop`], [`launched`] | signals; the socket to the launcher |
 //! | [`memory`] | how much a process may hold at once |
+//! | [`connections`], [`descriptors`] | HTTP connections: bounds and time-outs; open files |
 //! | [`health`] | `/healthz`, `/readyz` and the command that asks for them |
 //! | [`logging`], [`error`] | log lines; why a process ended, and its exit code |
 //! | [`errors`] | errors of functions |
@@ -31,6 +32,8 @@
 
 pub mod cli;
 pub mod config;
+pub mod connections;
+pub mod descriptors;
 pub mod duration;
 pub mod error;
 pub mod errors;

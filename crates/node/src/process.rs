@@ -3,9 +3,17 @@
 use resonate_otel::{Identity, Telemetry};
 
 use crate::{
-    Service, Worker, config::ServiceSettings, error::Error, health, logging, runtime, server,
-    stop::Stop, watchdog,
+    Service, Worker,
+    config::ServiceSettings,
+    connections::{self, Limits},
+    error::Error,
+    health, logging, runtime, server,
+    stop::Stop,
+    watchdog,
 };
+
+/// Connections to the health checks at once: far more than a machine's checks need.
+const HEALTH_CONNECTIONS: usize = 64;
 
 /// Runs one process of `service` until it is told to stop.
 pub(crate) fn run(
@@ -52,7 +60,9 @@ async fn serve(
     let transport = server::http(config)?;
     let worker = Worker::start(&service, settings, instance, transport, telemetry)?;
     let routes = health::routes(worker.up());
-    let server = tokio::spawn(async move { axum::serve(listener, routes).await });
+    let limits = Limits::new(HEALTH_CONNECTIONS);
+    let server = connections::serve(listener, routes, limits, std::future::pending());
+    let server = tokio::spawn(server);
     tokio::select! {
         () = stop.requested() => {}
         () = health::report_ready(worker.up(), address, instance) => {}

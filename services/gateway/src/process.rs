@@ -10,8 +10,9 @@ use axum::Router;
 use clap::{CommandFactory, Parser};
 use node::{
     cli,
+    connections::{self, Limits},
     error::{self, Error},
-    health, logging, memory, runtime,
+    health, logging, runtime,
     server::{self, ConnectionId, MessageStream, Transport},
     stop::Stop,
 };
@@ -19,9 +20,6 @@ use resonate_otel::{Identity, Telemetry};
 use tokio::sync::{Semaphore, watch};
 
 use crate::{GROUP, Settings, app::App, client::Client, routes, waiters::Waiters};
-
-/// What a request takes at most while it waits for its flow, its connection included.
-const BYTES_OF_A_REQUEST: usize = 96 << 10;
 
 /// The HTTP gateway: starts flows, waits for their results, shows their state
 #[derive(Parser)]
@@ -100,7 +98,7 @@ impl Gateway {
         let client = Client::new(Arc::new(exchange));
         let waiters = Waiters::new(client.clone());
         stream.open(waiters.clone());
-        let room = settings.max_waiting.unwrap_or_else(|| memory::bound(BYTES_OF_A_REQUEST));
+        let room = settings.waiting();
         let (up, stopping) = (stream.up(), watch::Sender::new(false));
         let routes = routes::routes(App {
             client,
@@ -123,17 +121,17 @@ async fn serve(settings: Settings, instance: String, telemetry: &Telemetry) -> R
     let mut stop = Stop::listen(&instance)?;
     let listener = runtime::listen(settings.listen, "GATEWAY_LISTEN").await?;
     let address = listener.local_addr().map_err(|error| Error::Other(error.to_string()))?;
+    let limits = Limits::new(settings.connections());
     let (drain, greeting) = (settings.node.drain, settings.greeting.clone());
     let transport = server::http(&settings.node)?;
     let gateway = Gateway::connect(settings, transport, telemetry);
 
     let mut stopping = gateway.stopping.subscribe();
-    let server = axum::serve(listener, gateway.routes.clone());
-    let server = server.with_graceful_shutdown(async move {
+    let server = connections::serve(listener, gateway.routes.clone(), limits, async move {
         // It fails only if the sender is gone, and then the gateway stops too.
         let _ = stopping.wait_for(|stopping| *stopping).await;
     });
-    let server = tokio::spawn(async move { server.await });
+    let server = tokio::spawn(server);
     tokio::select! {
         () = stop.requested() => {}
         () = async {

@@ -2,10 +2,16 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use node::{config::Config, settings};
+use node::{config::Config, descriptors, memory, settings};
 
 const MS: Duration = Duration::from_millis(1);
 const HOUR: Duration = Duration::from_secs(3_600);
+
+/// What a connection takes at most while its request waits for a flow.
+const BYTES_OF_A_CONNECTION: usize = 96 << 10;
+
+/// Connections that are left for requests that do not wait for a flow, such as health checks.
+const OTHER_CONNECTIONS: usize = 64;
 
 /// The settings of a gateway process.
 #[derive(Debug, Clone, clap::Args)]
@@ -37,8 +43,19 @@ pub struct Settings {
         value_parser = settings::duration(100 * MS, 8_760 * HOUR)
     )]
     pub flow_timeout: Duration,
-    /// Most requests that wait for a flow at once; further ones are answered with 503. 1 to 1000000
-    /// [default: what fits the memory limit of the container, at most 10000]
+    /// Most connections of clients at once; a further one replaces the one that has waited longest for a
+    /// request. Never more than half of the files that the process may open. 16 to 1000000 [default:
+    /// what fits the memory limit of the container, at most 10000]
+    #[arg(
+        long,
+        env = "GATEWAY_MAX_CONNECTIONS",
+        value_name = "NUMBER",
+        value_parser = settings::integer(16, 1_000_000)
+    )]
+    pub max_connections: Option<usize>,
+    /// Most requests that wait for a flow at once; further ones are answered with 503. Some connections
+    /// are always left for other requests. 1 to 1000000 [default: 64 less than the connections, or an
+    /// eighth less if they are few]
     #[arg(
         long,
         env = "GATEWAY_MAX_WAITING",
@@ -58,4 +75,42 @@ pub struct Settings {
     /// The settings of every process.
     #[command(flatten)]
     pub node: Config,
+}
+
+impl Settings {
+    /// Most connections at once.
+    pub(crate) fn connections(&self) -> usize {
+        let bound = self.max_connections.unwrap_or_else(|| memory::bound(BYTES_OF_A_CONNECTION));
+        bound.min(descriptors::for_clients())
+    }
+
+    /// Most requests that wait for a flow at once.
+    pub(crate) fn waiting(&self) -> usize {
+        let connections = self.connections();
+        let bound = connections - OTHER_CONNECTIONS.min(connections / 8);
+        self.max_waiting.map_or(bound, |waiting| waiting.min(bound))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{Args, FromArgMatches};
+
+    use super::*;
+
+    #[test]
+    fn connections_fit_the_descriptors_and_some_are_left_for_other_requests() {
+        let bounds = |arguments: &[&str]| {
+            let command = Settings::augment_args(clap::Command::new("gateway"));
+            let matches = command.get_matches_from(["gateway"].iter().chain(arguments));
+            let settings = Settings::from_arg_matches(&matches).unwrap();
+            (settings.connections(), settings.waiting())
+        };
+        assert_eq!(bounds(&["--max-connections=16"]), (16, 14));
+        assert_eq!(bounds(&["--max-connections=16", "--max-waiting=3"]), (16, 3));
+        assert_eq!(bounds(&["--max-connections=16", "--max-waiting=16"]), (16, 14));
+        let (connections, waiting) = bounds(&["--max-connections=1000000"]);
+        assert_eq!(connections, descriptors::for_clients().min(1_000_000));
+        assert_eq!(connections - waiting, OTHER_CONNECTIONS.min(connections / 8));
+    }
 }

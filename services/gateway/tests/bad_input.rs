@@ -11,6 +11,7 @@ use axum::{
 use clap::{Args, FromArgMatches};
 use futures_util::stream;
 use gateway::{Gateway, Settings};
+use node::connections::{self, Limits};
 use proptest::{collection::vec, prelude::*, sample::select};
 use resonate_otel::{Identity, Telemetry};
 use serde_json::Value;
@@ -239,12 +240,15 @@ fn bytes_that_are_not_http_do_no_harm() {
             400,
         ),
         (format!("POST /await-chain HTTP/1.1\r\nhost: x\r\nx: {}\r\n\r\n", "x".repeat(1 << 20)).into(), 431),
-        (format!("GET /{} HTTP/1.1\r\nhost: x\r\n\r\n", "x".repeat(100_000)).into(), 414),
+        (format!("GET /{} HTTP/1.1\r\nhost: x\r\n\r\n", "x".repeat(100_000)).into(), 431),
+        (b"POST /await-chain HTTP/1.1\r\nhost: x\r\nidempotency-k".to_vec(), 408),
     ];
     TESTED.runtime.block_on(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        tokio::spawn(async move { axum::serve(listener, TESTED.gateway.routes.clone()).await });
+        let limits = Limits { header: Duration::from_millis(500), ..Limits::new(100) };
+        let routes = TESTED.gateway.routes.clone();
+        tokio::spawn(connections::serve(listener, routes, limits, std::future::pending()));
         for (bytes, status) in requests {
             let bytes: Vec<u8> = bytes;
             let text = String::from_utf8_lossy(&bytes[..bytes.len().min(80)]).into_owned();
