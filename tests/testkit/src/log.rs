@@ -5,7 +5,7 @@ use std::{
     io::{BufRead, BufReader, Read},
     path::PathBuf,
     sync::{Arc, Mutex},
-    time::Instant,
+    time::{Instant, SystemTime},
 };
 
 use serde_json::Value;
@@ -51,6 +51,11 @@ impl Line {
     /// Whether this is an event with `message` about `promise`.
     pub fn about(&self, message: &str, promise: &str) -> bool {
         self.says(message) && self.field("promise") == Some(promise)
+    }
+
+    /// When the process wrote the event.
+    pub fn time(&self) -> Option<SystemTime> {
+        humantime::parse_rfc3339(self.event["timestamp"].as_str()?).ok()
     }
 
     /// The process that wrote it; empty if the line is not an event.

@@ -1,6 +1,6 @@
 //! The Resonate Servers that the tests run on.
 
-use std::{ffi::OsString, io::Write, path::Path, process::Command};
+use std::{ffi::OsString, io::Write, net::SocketAddr, path::Path, process::Command};
 
 use crate::{Http, Log, Process, free_port, process, until};
 
@@ -49,7 +49,8 @@ impl Server {
 /// A server with its port and database. It can be started, killed, and started again.
 pub struct Prepared {
     kind: Server,
-    port: u16,
+    /// The port at which it answers once it is started.
+    pub port: u16,
     directory: tempfile::TempDir,
     /// Environment variables that override the defaults of the tests.
     pub settings: Vec<(String, String)>,
@@ -60,7 +61,12 @@ pub struct Prepared {
 impl Prepared {
     /// The URL at which it answers once it is started.
     pub fn url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
+        format!("http://{}", self.address())
+    }
+
+    /// The address at which it answers once it is started.
+    pub fn address(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.port))
     }
 
     /// The process id; `None` while it does not run.
@@ -71,7 +77,7 @@ impl Prepared {
     /// Starts it and waits until it answers.
     pub async fn start(&mut self) {
         self.process = Some(Process::start(&mut self.command(), &self.log));
-        let http = Http::new(&format!("127.0.0.1:{}", self.port));
+        let http = Http::new(&self.address().to_string());
         let log = self.log.clone();
         until(&log, "the Resonate Server", async || {
             http.status("/health").await.filter(|status| *status == 200)
