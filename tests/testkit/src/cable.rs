@@ -88,6 +88,14 @@ impl Cable {
         ends.heal(&self.listener);
     }
 
+    /// Closes the connections that were forgotten: the server sees their end.
+    pub fn close_forgotten(&self) {
+        for socket in self.ends.lock().unwrap().forgotten.iter().flat_map(|it| it.iter()) {
+            // It fails if the connection has ended.
+            let _ = socket.shutdown(Shutdown::Both);
+        }
+    }
+
     /// Connections from now on go to the server at another address.
     pub fn move_to(&self, server: SocketAddr) {
         self.ends.lock().unwrap().server = server;
@@ -158,4 +166,62 @@ fn connect(ends: &Arc<Mutex<Ends>>, client: TcpStream) {
 
 fn drop_packets(socket: &TcpStream) {
     SockRef::from(socket).attach_filter(&DROP_ALL).unwrap();
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+
+    use super::*;
+
+    const SHORT: Duration = Duration::from_millis(300);
+
+    /// A server that greets with its name and sends back what it receives.
+    fn server(name: u8) -> SocketAddr {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        thread::spawn(move || {
+            for client in listener.incoming().map_while(Result::ok) {
+                thread::spawn(move || {
+                    let (mut reader, mut writer) = (&client, &client);
+                    writer.write_all(&[name]).and_then(|()| io::copy(&mut reader, &mut writer))
+                });
+            }
+        });
+        address
+    }
+
+    fn client(cable: &Cable) -> io::Result<TcpStream> {
+        TcpStream::connect_timeout(&cable.address, SHORT)
+    }
+
+    /// The next byte within `patience`.
+    fn byte(mut client: &TcpStream, patience: Duration) -> io::Result<u8> {
+        client.set_read_timeout(Some(patience)).unwrap();
+        let mut byte = [0];
+        client.read_exact(&mut byte).map(|()| byte[0])
+    }
+
+    #[test]
+    fn a_cut_cable_carries_nothing_and_a_healed_one_what_was_lost() {
+        let cable = Cable::to(server(1));
+        let old = client(&cable).unwrap();
+        assert_eq!(byte(&old, crate::DEADLINE).unwrap(), 1);
+        cable.cut();
+        (&old).write_all(&[42]).unwrap();
+        assert_eq!(byte(&old, SHORT).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        assert_eq!(client(&cable).unwrap_err().kind(), io::ErrorKind::TimedOut);
+        cable.heal();
+        assert_eq!(byte(&old, crate::DEADLINE).unwrap(), 42);
+
+        cable.cut();
+        (&old).write_all(&[43]).unwrap();
+        cable.heal_forgetting();
+        cable.move_to(server(2));
+        let new = client(&cable).unwrap();
+        assert_eq!(byte(&new, crate::DEADLINE).unwrap(), 2);
+        assert_eq!(byte(&old, 4 * SHORT).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        drop(cable);
+        assert_eq!(byte(&new, crate::DEADLINE).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+    }
 }

@@ -41,8 +41,9 @@ impl Server {
         let directory =
             if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
         let directory = directory.unwrap();
-        let settings = Vec::new();
-        Prepared { kind: self, port, directory, settings, log: log.clone(), process: None }
+        let (executable, settings) = (Self::official_executable(), Vec::new());
+        let log = log.clone();
+        Prepared { kind: self, port, directory, executable, settings, log, process: None }
     }
 }
 
@@ -52,6 +53,8 @@ pub struct Prepared {
     /// The port at which it answers once it is started.
     pub port: u16,
     directory: tempfile::TempDir,
+    /// The executable of an official server.
+    pub executable: Option<OsString>,
     /// Environment variables that override the defaults of the tests.
     pub settings: Vec<(String, String)>,
     log: Log,
@@ -98,8 +101,8 @@ impl Prepared {
             let listen = format!("127.0.0.1:{port}");
             return process::async_rpc(&["server", "--listen", &listen], &settings);
         }
-        let executable = Server::official_executable();
-        let mut command = Command::new(executable.expect("RESONATE_SERVER_BIN is set"));
+        let executable = self.executable.as_ref().expect("RESONATE_SERVER_BIN is set");
+        let mut command = Command::new(executable);
         command
             .arg("serve")
             .current_dir(&self.directory)

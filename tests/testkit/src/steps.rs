@@ -5,6 +5,8 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use futures_util::future::join_all;
+
 use crate::{Line, Resonate};
 
 /// How far the clocks may differ. A run starts a step only after the server has answered that it is
@@ -13,6 +15,9 @@ use crate::{Line, Resonate};
 /// server, which are on one machine; but servers count whole milliseconds, and the embedded one's
 /// clock does not follow corrections of the wall clock.
 const SKEW: Duration = Duration::from_millis(20);
+
+/// How many promises are asked for at once.
+const AT_ONCE: usize = 16;
 
 /// The starts of steps, from the log.
 #[derive(Default)]
@@ -71,10 +76,42 @@ pub async fn settled_at(resonate: &Resonate, promise: &str) -> Option<SystemTime
 /// The starts of steps after their settlement, for a person.
 pub async fn run_again(starts: &Starts, resonate: &Resonate) -> Vec<String> {
     let mut again = Vec::new();
-    for step in starts.steps() {
-        if let Some(settled) = settled_at(resonate, step).await {
-            again.extend(starts.after(step, settled));
+    for steps in starts.steps().collect::<Vec<_>>().chunks(AT_ONCE) {
+        let settled = join_all(steps.iter().map(|step| settled_at(resonate, step))).await;
+        for (step, settled) in steps.iter().zip(settled) {
+            again.extend(settled.into_iter().flat_map(|settled| starts.after(step, settled)));
         }
     }
     again
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Log;
+
+    #[tokio::test]
+    async fn a_start_after_the_settlement_is_found() {
+        let event = |second| {
+            let event = serde_json::json!({
+                "timestamp": format!("2026-11-24T15:29:{second:02}.014167Z"),
+                "message": "step started", "promise": "x.0.1",
+                "span": {"name": "run", "promise": "x.0", "instance": "service-b", "version": 2},
+            });
+            format!("{event}\n")
+        };
+        let log = Log::new();
+        log.collect(std::io::Cursor::new(event(23) + "3\n" + &event(26)));
+        log.ended().await;
+        let mut starts = Starts::default();
+        assert_eq!(log.all(|line| starts.note(line)).len(), 2);
+        assert_eq!((starts.steps().collect::<Vec<_>>(), starts.interrupted()), (vec!["x.0.1"], 1));
+        let settled = |text| humantime::parse_rfc3339(text).unwrap();
+        let again = starts.after("x.0.1", settled("2026-11-24T15:29:25Z"));
+        let expected =
+            "x.0.1 was stored, and started again 1.014167s later by service-b (version 2)";
+        assert_eq!(again, [expected]);
+        assert!(starts.after("x.0.1", settled("2026-11-24T15:29:26.001Z")).is_empty());
+        assert!(starts.after("x.0.2", settled("2026-11-24T15:29:00Z")).is_empty());
+    }
 }
