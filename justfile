@@ -27,6 +27,6 @@ up *arguments:
 bench *arguments:
     cargo bench {{ arguments }}
 
-# Run random faults on real processes: --for 10m --server embedded|PATH|URL --clients 8 --seed 1
+# Run random faults on real processes: --for 10m --server embedded|PATH|URL --clients 16 --seed 1
 soak *arguments:
     cargo bench --bench soak -- {{ arguments }}

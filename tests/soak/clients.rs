@@ -176,7 +176,10 @@ impl Clients<'_> {
             }
             sleep(PAUSE).await;
         }
-        plan.judge_end(&self.end(&http, &plan.id).await?)
+        plan.judge_end(&self.end(&http, &plan.id).await?)?;
+        self.report.lock().unwrap().detached +=
+            usize::from(plan.flow.is_detached() && !plan.fails());
+        Ok(())
     }
 
     /// Waits for the end of a flow that was accepted.

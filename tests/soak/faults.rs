@@ -24,7 +24,7 @@ const STOPPED: Duration = Duration::from_secs(8 + 3);
 const GIVEN_UP: Duration = Duration::from_secs(10);
 
 /// How many faults there are at the same time.
-const AT_ONCE: usize = 3;
+const AT_ONCE: usize = 4;
 
 /// What can happen. The server's faults come last: not every server can be killed.
 #[derive(Debug, Clone, Copy)]
@@ -115,7 +115,7 @@ impl<'a> Faults<'a> {
         let end = Instant::now() + duration;
         let mut running = FuturesUnordered::new();
         while Instant::now() < end {
-            let pause = self.between(200, 2_000);
+            let pause = self.between(100, 1_500);
             tokio::select! {
                 () = sleep(pause) => {}
                 Some(()) = running.next() => continue,

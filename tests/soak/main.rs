@@ -51,7 +51,7 @@ struct Arguments {
     #[arg(long = "for", default_value = "10m", value_parser = humantime::parse_duration)]
     duration: Duration,
     /// Flows at the same time
-    #[arg(long, default_value_t = 8)]
+    #[arg(long, default_value_t = 16)]
     clients: u64,
     /// The seed of all random choices [default: a new one]
     #[arg(long)]
@@ -115,7 +115,8 @@ async fn soak(arguments: &Arguments) -> ExitCode {
     let again = steps::run_again(&starts, &system.resonate()).await;
     report.lock().unwrap().steps(&starts, again);
     system.stop().await;
-    let report = report.lock().unwrap();
+    let mut report = report.lock().unwrap();
+    report.prints();
     println!("{}", report.table(name, seed, begin.elapsed()));
     if report.violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

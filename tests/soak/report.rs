@@ -28,8 +28,10 @@ pub struct Report {
     last: Duration,
     /// Starts of steps.
     pub starts: Starts,
+    /// Detached chains that ended well, each of which has printed `3`.
+    pub detached: usize,
     /// Lines of a bare `3`.
-    pub printed: usize,
+    printed: usize,
     runs: usize,
     abandoned: usize,
     attempts: usize,
@@ -84,10 +86,25 @@ impl Report {
         }
     }
 
+    /// Judges what was printed. A process that is killed between the line and its end prints again.
+    pub fn prints(&mut self) {
+        self.row(
+            "detached chains that ended well, lines of 3",
+            format!("{}, {}", self.detached, self.printed),
+        );
+        if self.printed < self.detached {
+            self.violation(format!(
+                "{} of {} lines of 3 are missing",
+                self.detached - self.printed,
+                self.detached
+            ));
+        }
+    }
+
     /// Takes over what is known about the steps. `again`: stored steps that ran again.
     pub fn steps(&mut self, starts: &Starts, again: Vec<String>) {
         self.row("steps", starts.steps().count());
-        self.row("steps that were interrupted and started again", starts.interrupted());
+        self.row("takeovers in the middle of a step, which started again", starts.interrupted());
         self.row("stored steps that started again", again.len());
         again.into_iter().for_each(|text| self.violation(text));
     }
