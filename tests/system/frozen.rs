@@ -3,10 +3,7 @@
 use std::time::Instant;
 
 use futures_util::future::join_all;
-use testkit::{
-    FLOWS, Line, Server, Stopped, System,
-    process::{self, signal},
-};
+use testkit::{FLOWS, Line, Server, Stopped, System, process::signal};
 
 use crate::flow::{
     ALLOWANCE, LEASE, LUCK, Running, expect_no_stored_step_again, expect_not_again, expect_starts,
@@ -23,12 +20,12 @@ testkit::on_each_server!(
 /// Freezes a process. Returns the moment just before.
 fn freeze(system: &System, instance: &str) -> Instant {
     let at = Instant::now();
-    process::signal(system.pid(instance), "STOP");
+    signal(system.pid(instance), "STOP");
     at
 }
 
 fn wake(system: &System, instance: &str) {
-    process::signal(system.pid(instance), "CONT");
+    signal(system.pid(instance), "CONT");
 }
 
 /// Five flows of each kind: a server that picks processes at random would often pick the replicas.
