@@ -26,3 +26,7 @@ up *arguments:
 # Measure latency, throughput, CPU, memory and recovery
 bench *arguments:
     cargo bench {{ arguments }}
+
+# Run random faults on real processes: --for 10m --server embedded|PATH|URL --clients 16 --seed 1
+soak *arguments:
+    cargo bench --bench soak -- {{ arguments }}

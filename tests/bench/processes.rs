@@ -6,10 +6,11 @@ use std::{
 };
 
 use reqwest::Client;
-use testkit::{Log, Server as Kind, Stopped, process::signal, server::Prepared};
-
-/// The unit of the CPU times in `/proc/*/stat`: USER_HZ, which is 100 on every Linux.
-const TICK: Duration = Duration::from_millis(10);
+use testkit::{
+    Log, Server as Kind, Stopped,
+    process::{cpu, resident, signal},
+    server::Prepared,
+};
 
 /// The pause between two looks at the state of a flow.
 const POLL: Duration = Duration::from_millis(5);
@@ -157,22 +158,4 @@ impl System {
             client.get(format!("{}/flows/{id}", self.gateway)).send().await.expect("an answer");
         serde_json::from_str(&answer.text().await.expect("a body")).expect("JSON")
     }
-}
-
-/// The user and system time of a process. Zero if it has exited.
-fn cpu(pid: u32) -> Duration {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    // The second field is the name of the executable, in parentheses. It may contain spaces.
-    let fields: Vec<_> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-    let ticks =
-        |n: usize| fields.get(n).and_then(|ticks| ticks.parse::<u32>().ok()).unwrap_or_default();
-    TICK * (ticks(11) + ticks(12))
-}
-
-/// The resident memory of a process in bytes. Zero if it has exited.
-fn resident(pid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kilobytes = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
-    kilobytes.unwrap_or_default() * 1024
 }

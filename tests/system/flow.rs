@@ -6,6 +6,7 @@ use serde_json::Value;
 use testkit::{
     Answer, Http, Line, Log, System,
     flows::{Flow, flow},
+    steps::{self, Starts},
     until,
 };
 use tokio::task::JoinHandle;
@@ -16,6 +17,10 @@ pub const LEASE: Duration = Duration::from_secs(3);
 /// A takeover is due within the lease and 0.3 s, which the benchmark measures. A test gives a busy
 /// machine more time.
 pub const ALLOWANCE: Duration = Duration::from_millis(1_500);
+
+/// The server picks a connection at random, a frozen or dead one included, and again at each retry:
+/// twice a second. That it picks the wrong one of two for this long has a chance of one in 60,000.
+pub const LUCK: Duration = Duration::from_secs(9);
 
 /// Waits until the flow `id` has ended, and returns `GET /flows/{id}`.
 pub async fn ended(log: &Log, http: &Http, id: &str) -> Value {
@@ -117,4 +122,12 @@ pub fn expect_not_again(system: &System, settled: &[String], since: Instant) {
             system.log.all(|line| line.at > since && is_of_step(line, "step started", step));
         assert!(again.is_empty(), "{step} was stored and ran again: {again:#?}");
     }
+}
+
+/// Asserts that no step of any flow has started after its result was stored.
+pub async fn expect_no_stored_step_again(system: &System) {
+    let mut starts = Starts::default();
+    system.log.all(|line| starts.note(line));
+    let again = steps::run_again(&starts, &system.resonate()).await;
+    assert!(again.is_empty(), "{again:#?}");
 }

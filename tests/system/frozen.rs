@@ -1,31 +1,31 @@
 //! Processes that are frozen, as by `docker pause`: alive, connected, and silent.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use futures_util::future::join_all;
-use testkit::{FLOWS, Line, Server, Stopped, System, process};
+use testkit::{FLOWS, Line, Server, Stopped, System, process::signal};
 
-use crate::flow::{ALLOWANCE, LEASE, Running, expect_not_again, expect_starts, taken_over};
+use crate::flow::{
+    ALLOWANCE, LEASE, LUCK, Running, expect_no_stored_step_again, expect_not_again, expect_starts,
+    taken_over,
+};
 
 testkit::on_each_server!(
     work_goes_to_the_first_process_of_a_group,
     calls_pass_by_a_frozen_process,
     a_process_frozen_amid_its_work_is_replaced_and_does_no_harm_when_it_wakes_up,
+    everything_that_was_frozen_together_ends_right,
 );
-
-/// The server picks a connection at random, the frozen one included, and again at each retry: twice
-/// a second. That it picks the frozen one of two for this long has a chance of one in 60,000.
-const LUCK: Duration = Duration::from_secs(9);
 
 /// Freezes a process. Returns the moment just before.
 fn freeze(system: &System, instance: &str) -> Instant {
     let at = Instant::now();
-    process::signal(system.pid(instance), "STOP");
+    signal(system.pid(instance), "STOP");
     at
 }
 
 fn wake(system: &System, instance: &str) {
-    process::signal(system.pid(instance), "CONT");
+    signal(system.pid(instance), "CONT");
 }
 
 /// Five flows of each kind: a server that picks processes at random would often pick the replicas.
@@ -117,5 +117,27 @@ async fn a_process_frozen_amid_its_work_is_replaced_and_does_no_harm_when_it_wak
         assert!(steps.is_empty(), "{steps:#?}");
     }))
     .await;
+    system.stop().await
+}
+
+async fn everything_that_was_frozen_together_ends_right(server: Server) -> Stopped {
+    let system = System::start_cabled(server, &[]).await;
+    let mut flows = Vec::new();
+    for flow in FLOWS {
+        for (n, options) in ["work=3s", "sleep=3s", "fail=4", "work=2s&sleep=1s"].iter().enumerate()
+        {
+            let id = format!("together-{}-{n}", flow.name);
+            flows.push(Running::start(&system, flow.name, &id, options).await);
+        }
+    }
+    flows[0].at(&system, "step started", 2).await;
+    let pids = system.all_pids().await;
+    pids.iter().for_each(|pid| signal(*pid, "STOP"));
+    tokio::time::sleep(LEASE * 3 / 2).await;
+    pids.iter().for_each(|pid| signal(*pid, "CONT"));
+    let woken = Instant::now();
+    join_all(flows.iter_mut().map(|flow| flow.finish(&system))).await;
+    println!("{server:?}: the last flow ended {:.3?} after everything was woken", woken.elapsed());
+    expect_no_stored_step_again(&system).await;
     system.stop().await
 }

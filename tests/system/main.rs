@@ -1,5 +1,5 @@
-//! The system as its user sees it: flows through the gateway, crashes and drains, outages of the
-//! Resonate Server, the launcher, and promises that cannot be run.
+//! The system as its user sees it: flows through the gateway, crashes and drains, processes that are
+//! frozen or cut off, outages of the Resonate Server, the launcher, and promises that cannot be run.
 //!
 //! Each test runs on the embedded server and, where `RESONATE_SERVER_BIN` names its executable, on
 //! the official one. Most tests print the times that they measure:
@@ -12,6 +12,7 @@
 mod answers;
 mod bounds;
 mod changed;
+mod cuts;
 mod drain;
 mod flow;
 mod frozen;
@@ -24,3 +25,4 @@ mod poison;
 mod service_p;
 mod settings;
 mod start;
+mod stops;

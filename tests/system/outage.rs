@@ -11,6 +11,7 @@ use crate::flow::{Running, expect_starts, is_of_step};
 testkit::on_the_official_server!(
     a_server_away_for_six_seconds_costs_at_most_the_step_in_flight,
     a_server_that_restarts_at_once_costs_nothing,
+    a_server_that_is_back_under_another_address_is_found,
     a_sleep_that_ends_while_the_server_is_away_ends_on_its_return,
 );
 
@@ -84,6 +85,29 @@ async fn a_server_that_restarts_at_once_costs_nothing(server: Server) -> Stopped
         println!("{}: the request was answered {:.3?} after its end", flow.id, ended.elapsed());
         assert!(ended.elapsed() <= ANSWERED, "{:?}", ended.elapsed());
         for n in 1..=2 {
+            expect_starts(&system, &flow.step(n), 1);
+        }
+    }))
+    .await;
+    system.stop().await
+}
+
+async fn a_server_that_is_back_under_another_address_is_found(server: Server) -> Stopped {
+    let system = System::start_cabled(server, &[]).await;
+    let flows = FLOWS.map(async |flow| {
+        let id = format!("moved-{}", flow.name);
+        let flow = Running::start(&system, flow.name, &id, "work=3s").await;
+        flow.at(&system, "step started", 2).await;
+        flow
+    });
+    let mut flows = join_all(flows).await;
+    system.kill_server().await;
+    system.move_server().await;
+    let back = Instant::now();
+    join_all(flows.iter_mut().map(async |flow| {
+        flow.finish(&system).await;
+        println!("{} ended {:.3?} after the server was back", flow.id, back.elapsed());
+        for n in 1..=3 {
             expect_starts(&system, &flow.step(n), 1);
         }
     }))

@@ -5,15 +5,18 @@
 //! | --- | --- |
 //! | [`system`] | the whole system, started by its launcher |
 //! | [`server`] | the embedded and the official Resonate Server as processes |
+//! | [`cable`] | a connection to a server that can be cut |
 //! | [`process`], [`log`] | a process, and the lines that processes print |
 //! | [`http`], [`resonate`] | clients of the gateway and of the Resonate Server |
 //! | [`collector`], [`span`] | an OTLP collector, and the spans that it received |
 //! | [`deployment`], [`docker`] | the deployment in containers |
 //! | [`flows`] | the table of flows |
+//! | [`steps`] | whether a stored step has run again |
 //! | [`stop`], [`shared`] | how a test ends what it started, alone or together with others |
 //! | [`wait`] | [`until`], [`free_port`] |
 #![allow(clippy::unwrap_used, reason = "a test helper fails by panicking")]
 
+pub mod cable;
 pub mod collector;
 pub mod deployment;
 pub mod docker;
@@ -25,11 +28,13 @@ pub mod resonate;
 pub mod server;
 pub mod shared;
 pub mod span;
+pub mod steps;
 pub mod stop;
 pub mod system;
 pub mod wait;
 
 pub use self::{
+    cable::Cable,
     collector::{Collector, Mode},
     deployment::Deployment,
     flows::FLOWS,

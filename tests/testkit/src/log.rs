@@ -2,10 +2,11 @@
 
 use std::{
     fmt,
-    io::{BufRead, BufReader, Read},
+    fs::File,
+    io::{BufRead, BufReader, Read, Write},
     path::PathBuf,
     sync::{Arc, Mutex},
-    time::Instant,
+    time::{Instant, SystemTime},
 };
 
 use serde_json::Value;
@@ -53,6 +54,11 @@ impl Line {
         self.says(message) && self.field("promise") == Some(promise)
     }
 
+    /// When the process wrote the event.
+    pub fn time(&self) -> Option<SystemTime> {
+        humantime::parse_rfc3339(self.event["timestamp"].as_str()?).ok()
+    }
+
     /// The process that wrote it; empty if the line is not an event.
     pub fn instance(&self) -> &str {
         self.field("instance").unwrap_or_default()
@@ -79,6 +85,14 @@ struct Contents {
     count: watch::Sender<usize>,
     /// How many outputs are still open.
     open: watch::Sender<usize>,
+    /// Where all lines go, if not all of them are kept in memory.
+    sink: Option<Mutex<Sink>>,
+}
+
+/// A file that all lines go to, and which of them are kept in memory.
+struct Sink {
+    file: File,
+    keep: Box<dyn FnMut(&Line) -> bool + Send>,
 }
 
 impl Default for Log {
@@ -90,8 +104,18 @@ impl Default for Log {
 impl Log {
     /// An empty log.
     pub fn new() -> Self {
+        Self::with(None)
+    }
+
+    /// A log for a long run: all lines go to `file`, and those that `keep` wants stay in memory.
+    pub fn to_file(file: File, keep: impl FnMut(&Line) -> bool + Send + 'static) -> Self {
+        Self::with(Some(Mutex::new(Sink { file, keep: Box::new(keep) })))
+    }
+
+    fn with(sink: Option<Mutex<Sink>>) -> Self {
         let [count, open] = [0, 0].map(watch::Sender::new);
-        Self(Arc::new(Contents { start: Instant::now(), lines: Mutex::default(), count, open }))
+        let (start, lines) = (Instant::now(), Mutex::default());
+        Self(Arc::new(Contents { start, lines, count, open, sink }))
     }
 
     /// Adds each line of `output` until it ends. A thread of its own reads it.
@@ -114,8 +138,16 @@ impl Log {
 
     fn add(&self, text: String) {
         let event = serde_json::from_str(&text).unwrap_or_default();
+        let line = Line { at: Instant::now(), text, event };
+        if let Some(sink) = &self.0.sink {
+            let mut sink = sink.lock().unwrap();
+            sink.file.write_all(self.format(&line).as_bytes()).unwrap();
+            if !(sink.keep)(&line) {
+                return;
+            }
+        }
         let mut lines = self.0.lines.lock().unwrap();
-        lines.push(Line { at: Instant::now(), text, event });
+        lines.push(line);
         self.0.count.send_replace(lines.len());
     }
 

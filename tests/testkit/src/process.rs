@@ -4,12 +4,16 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::LazyLock,
+    time::Duration,
 };
 
 use crate::{Log, until};
 
 /// In the environment of each process that a test starts, and inherited by those that it starts.
 const MARK: &str = "ASYNC_RPC_TEST";
+
+/// The unit of the CPU times in `/proc/*/stat`: USER_HZ, which is 100 on every Linux.
+const TICK: Duration = Duration::from_millis(10);
 
 /// The executable under test. `CARGO_BIN_EXE_async-rpc` exists only in the launcher's own tests;
 /// Cargo has built the executable for them, one folder above this test's own executable.
@@ -20,7 +24,7 @@ pub static EXECUTABLE: LazyLock<PathBuf> = LazyLock::new(|| {
 });
 
 /// The folder of the executables under test: `target/debug` for `target/debug/deps/system-….`
-pub(crate) fn executable_folder() -> PathBuf {
+pub fn executable_folder() -> PathBuf {
     let test = std::env::current_exe().expect("the path of this test");
     test.ancestors().nth(2).expect("target/<profile>/deps").to_owned()
 }
@@ -111,7 +115,7 @@ pub fn signal(pid: u32, name: &str) {
 }
 
 /// Sends a signal to a process that may have exited already.
-pub(crate) fn try_signal(pid: u32, name: &str) -> bool {
+pub fn try_signal(pid: u32, name: &str) -> bool {
     let mut kill = Command::new("kill");
     kill.args([&format!("-{name}"), &pid.to_string()]).stderr(Stdio::null());
     kill.status().is_ok_and(|status| status.success())
@@ -145,4 +149,22 @@ pub fn command_line(pid: u32) -> String {
     let path = Path::new("/proc").join(pid.to_string()).join("cmdline");
     let words = std::fs::read(path).unwrap_or_default();
     String::from_utf8_lossy(&words).split('\0').collect::<Vec<_>>().join(" ")
+}
+
+/// The user and system time of a process. Zero if it has exited.
+pub fn cpu(pid: u32) -> Duration {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The second field is the name of the executable, in parentheses. It may contain spaces.
+    let fields: Vec<_> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    let ticks =
+        |n: usize| fields.get(n).and_then(|ticks| ticks.parse::<u32>().ok()).unwrap_or_default();
+    TICK * (ticks(11) + ticks(12))
+}
+
+/// The resident memory of a process in bytes. Zero if it has exited.
+pub fn resident(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kilobytes = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+    kilobytes.unwrap_or_default() * 1024
 }

@@ -1,6 +1,6 @@
 //! The Resonate Servers that the tests run on.
 
-use std::{ffi::OsString, io::Write, path::Path, process::Command};
+use std::{ffi::OsString, io::Write, net::SocketAddr, path::Path, process::Command};
 
 use crate::{Http, Log, Process, free_port, process, until};
 
@@ -41,16 +41,20 @@ impl Server {
         let directory =
             if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
         let directory = directory.unwrap();
-        let settings = Vec::new();
-        Prepared { kind: self, port, directory, settings, log: log.clone(), process: None }
+        let (executable, settings) = (Self::official_executable(), Vec::new());
+        let log = log.clone();
+        Prepared { kind: self, port, directory, executable, settings, log, process: None }
     }
 }
 
 /// A server with its port and database. It can be started, killed, and started again.
 pub struct Prepared {
     kind: Server,
-    port: u16,
+    /// The port at which it answers once it is started.
+    pub port: u16,
     directory: tempfile::TempDir,
+    /// The executable of an official server.
+    pub executable: Option<OsString>,
     /// Environment variables that override the defaults of the tests.
     pub settings: Vec<(String, String)>,
     log: Log,
@@ -60,7 +64,12 @@ pub struct Prepared {
 impl Prepared {
     /// The URL at which it answers once it is started.
     pub fn url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
+        format!("http://{}", self.address())
+    }
+
+    /// The address at which it answers once it is started.
+    pub fn address(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.port))
     }
 
     /// The process id; `None` while it does not run.
@@ -71,7 +80,7 @@ impl Prepared {
     /// Starts it and waits until it answers.
     pub async fn start(&mut self) {
         self.process = Some(Process::start(&mut self.command(), &self.log));
-        let http = Http::new(&format!("127.0.0.1:{}", self.port));
+        let http = Http::new(&self.address().to_string());
         let log = self.log.clone();
         until(&log, "the Resonate Server", async || {
             http.status("/health").await.filter(|status| *status == 200)
@@ -92,8 +101,8 @@ impl Prepared {
             let listen = format!("127.0.0.1:{port}");
             return process::async_rpc(&["server", "--listen", &listen], &settings);
         }
-        let executable = Server::official_executable();
-        let mut command = Command::new(executable.expect("RESONATE_SERVER_BIN is set"));
+        let executable = self.executable.as_ref().expect("RESONATE_SERVER_BIN is set");
+        let mut command = Command::new(executable);
         command
             .arg("serve")
             .current_dir(&self.directory)

@@ -1,5 +1,7 @@
 //! The whole system, started by its launcher.
 
+mod cabled;
+
 use std::{
     collections::HashMap,
     process::{Command, ExitStatus},
@@ -7,8 +9,9 @@ use std::{
     time::Instant,
 };
 
+pub use self::cabled::instances;
 use crate::{
-    Http, Line, Log, Pool, Process, Resonate, Server, Shared, Stop, Stopped,
+    Cable, Http, Line, Log, Pool, Process, Resonate, Server, Shared, Stop, Stopped,
     process::{self, async_rpc},
     server::Prepared,
     until,
@@ -20,7 +23,7 @@ const LAST_LINE: &str = "Press Ctrl-C to stop everything.";
 /// What precedes the command in the launcher's line about a process that has exited.
 const RESTART: &str = "Restart it with: ";
 
-/// A launcher with its processes.
+/// A launcher with its processes; or the same processes without a launcher, each with a [`Cable`].
 pub struct System {
     /// What all processes print.
     pub log: Log,
@@ -28,10 +31,12 @@ pub struct System {
     pub gateway: String,
     /// The URL of the Resonate Server.
     pub server_url: String,
-    /// The official server. The launcher starts the embedded one itself.
+    /// The server, unless the launcher has started it, or it is somebody else's.
     server: tokio::sync::Mutex<Option<Prepared>>,
     settings: Vec<(String, String)>,
-    launcher: Mutex<Process>,
+    launcher: Mutex<Option<Process>>,
+    /// The cables by instance.
+    cables: HashMap<String, Cable>,
     /// The pid of each instance: from the launcher's table, or of a process that a test started.
     pids: Mutex<HashMap<String, u32>>,
     /// Processes that a test started.
@@ -50,10 +55,7 @@ impl System {
         if server == Server::Embedded {
             return Self::launch(log, None, settings, options).await;
         }
-        let mut prepared = server.prepare(&log);
-        prepared.settings =
-            owned(settings).into_iter().filter(|(name, _)| name.starts_with("RESONATE_")).collect();
-        prepared.start().await;
+        let prepared = start_server(server, &log, settings).await;
         let system = Self::launch(log, Some(&prepared.url()), settings, options).await;
         *system.server.lock().await = Some(prepared);
         system
@@ -86,7 +88,8 @@ impl System {
             server_url,
             server: None.into(),
             settings: owned(settings),
-            launcher: launcher.into(),
+            launcher: Some(launcher).into(),
+            cables: HashMap::new(),
             pids: Mutex::new(table.into_iter().map(|(name, (pid, _))| (name, pid)).collect()),
             extra: Mutex::default(),
             log,
@@ -126,7 +129,7 @@ impl System {
 
     /// The pid of the launcher.
     pub fn launcher_pid(&self) -> u32 {
-        self.launcher.lock().unwrap().pid
+        self.launcher.lock().unwrap().as_ref().expect("a launcher").pid
     }
 
     /// Kills an instance as `kill -9` does. Returns the moment just before.
@@ -136,14 +139,14 @@ impl System {
         at
     }
 
-    /// Kills the official server as `kill -9` does. Its database remains.
+    /// Kills the server as `kill -9` does. The official one keeps its database.
     pub async fn kill_server(&self) {
-        self.server.lock().await.as_mut().expect("an official server").kill();
+        self.server.lock().await.as_mut().expect("a server").kill();
     }
 
-    /// Starts the official server again, and waits until it answers.
+    /// Starts the server again, and waits until it answers.
     pub async fn start_server(&self) {
-        self.server.lock().await.as_mut().expect("an official server").start().await;
+        self.server.lock().await.as_mut().expect("a server").start().await;
     }
 
     /// Waits for the launcher's line about a process that has exited.
@@ -212,7 +215,7 @@ impl System {
     /// Waits until the launcher has exited.
     pub async fn exited(&self) -> ExitStatus {
         until(&self.log, "the exit of the launcher", async || {
-            self.launcher.lock().unwrap().status()
+            self.launcher.lock().unwrap().as_mut().expect("a launcher").status()
         })
         .await
     }
@@ -226,12 +229,16 @@ impl System {
         for process in &mut extra {
             if process.status().is_none() {
                 process.signal("TERM");
+                // A frozen process does not see it.
+                process.signal("CONT");
             }
         }
         for process in &mut extra {
             process.exited().await;
         }
-        self.launcher.get_mut().unwrap().stop().await;
+        if let Some(launcher) = self.launcher.get_mut().unwrap() {
+            launcher.stop().await;
+        }
         *self.server.get_mut() = None;
         Stopped::check(&self.log)
     }
@@ -252,6 +259,15 @@ impl Drop for System {
             process::try_signal(pid, "KILL");
         }
     }
+}
+
+/// Starts a server with those of `settings` that are its own.
+async fn start_server(server: Server, log: &Log, settings: &[(&str, &str)]) -> Prepared {
+    let mut prepared = server.prepare(log);
+    prepared.settings =
+        owned(settings).into_iter().filter(|(name, _)| name.starts_with("RESONATE_")).collect();
+    prepared.start().await;
+    prepared
 }
 
 fn owned(settings: &[(&str, &str)]) -> Vec<(String, String)> {

@@ -56,6 +56,10 @@ const RELEASES: u32 = 5;
 /// A request that is not answered for this many leases, while heartbeats are, costs its run.
 const UNANSWERED_LEASES: u32 = 3;
 
+/// How long a drain that has reached its deadline waits for the answers to its releases. A server that
+/// is well needs milliseconds, and whoever stops this process may kill it soon after the deadline.
+const LAST_RELEASE: Duration = Duration::from_millis(500);
+
 type Answered = Result<Answer, ExchangeError>;
 
 fn withheld(reason: Abandoned) -> ExchangeError {
@@ -173,7 +177,10 @@ impl Runs {
             // One attempt: the process is about to end, and the lease ends anyway.
             self.release_task(&id, version, Some(Instant::now())).await;
         };
-        join_all(self.leases.all().into_iter().map(release)).await;
+        let releases = join_all(self.leases.all().into_iter().map(release));
+        if timeout(LAST_RELEASE, releases).await.is_err() {
+            tracing::warn!("no answer to the last releases; the leases will expire");
+        }
     }
 
     /// Releases a task on the runtime's own account. `until`: see [`Request::until`].

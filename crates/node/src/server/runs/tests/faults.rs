@@ -165,6 +165,16 @@ async fn a_drain_waits_for_an_acquire_and_releases_what_it_brings() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_drain_ends_soon_after_its_deadline_although_nothing_answers() {
+    let (runs, server) = slow_rig(Duration::from_secs(60), |_, _| ok());
+    (0..MAX_RUNS).for_each(|n| runs.leases.begin(&n.to_string(), 1, Instant::now(), LEASE));
+    let start = Instant::now();
+    runs.drain().await;
+    assert_eq!(start.elapsed(), DRAIN + LAST_RELEASE);
+    assert_eq!(server.kinds(), ["task.release"; MAX_RUNS]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_process_at_its_bound_leaves_tasks_alone_until_it_has_room() {
     let (runs, server) = rig(|_, _| acquired(&call_of_foo()));
     (0..MAX_RUNS).for_each(|n| runs.leases.begin(&n.to_string(), 1, Instant::now(), LEASE));
