@@ -11,6 +11,7 @@
 
 mod answers;
 mod bounds;
+mod changed;
 mod drain;
 mod flow;
 mod frozen;

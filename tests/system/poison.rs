@@ -24,16 +24,16 @@ struct Poison {
     acquisitions: i64,
 }
 
-fn encoded(text: &str) -> Value {
+pub fn encoded(text: &str) -> Value {
     json!({"data": BASE64_STANDARD.encode(text)})
 }
 
-fn call(function: &str, arguments: Value) -> Value {
+pub fn call(function: &str, arguments: Value) -> Value {
     encoded(&json!({"func": function, "args": arguments}).to_string())
 }
 
 /// Waits until the promise `id` is rejected. Returns its error and how often its task was acquired.
-async fn rejected(system: &System, resonate: &Resonate, id: &str) -> (String, i64) {
+pub async fn rejected(system: &System, resonate: &Resonate, id: &str) -> (String, i64) {
     let promise = until(&system.log, &format!("the end of {id}"), async || {
         let promise = resonate.promise(id).await;
         (promise["state"] != "pending").then_some(promise)

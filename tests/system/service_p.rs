@@ -1,4 +1,4 @@
-//! service-p, whose functions panic. This test executable is also the process of service-p: a test
+//! service-p, whose functions panic or are changed. This test executable is also the process of service-p: a test
 //! starts it with [`command`].
 
 use std::process::Command;
@@ -43,6 +43,28 @@ async fn panics_after_a_step(ctx: &Context, why: String) -> Result<i64> {
     panic!("{done}, {why}")
 }
 
+/// Set in the environment of a process that runs a later version of [`changes`].
+pub const CHANGED: &str = "CHANGED";
+
+/// A step, then a call that nobody answers until the test does. `how` is what a later version does
+/// differently.
+#[resonate_sdk::function]
+async fn changes(ctx: &Context, how: String) -> Result<i64> {
+    let how = if std::env::var_os(CHANGED).is_some() { how.as_str() } else { "nothing" };
+    if how == "insert a step" {
+        step(ctx, "check".to_owned(), async |_| Ok("fine".to_owned())).await?;
+    }
+    if how != "remove the step" {
+        step(ctx, "work".to_owned(), async |_| Ok(1)).await?;
+    }
+    match how {
+        "insert a timer" => ctx.sleep(std::time::Duration::ZERO).await?,
+        "insert a call" => ctx.rpc("other", ()).target("nobody").await?,
+        _ => {}
+    }
+    ctx.rpc("call", ()).target("nobody").await
+}
+
 #[test]
 #[ignore = "not a test: the process of service-p, which a test starts"]
 fn process() {
@@ -52,6 +74,6 @@ fn process() {
         settings::parse(command, &["NODE"], ["service-p".into()]).unwrap();
     let settings = ServiceSettings::from_arg_matches(&matches).unwrap();
     let service = Service::new("service-p").function(greets).function(panics);
-    let service = service.function(panics_after_a_step);
+    let service = service.function(panics_after_a_step).function(changes);
     cli::run(service, settings, &unknown).unwrap();
 }

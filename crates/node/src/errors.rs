@@ -19,6 +19,13 @@ pub fn message(text: &str) -> &str {
     text
 }
 
+/// The message for a function that was changed while a flow runs.
+pub(crate) fn changed(recorded: &str, asked: &str) -> String {
+    format!(
+        "the function was changed while this flow ran: recorded {recorded}, code asks for {asked}"
+    )
+}
+
 /// The kind of an error, for traces: the name of its variant.
 pub(crate) fn kind(error: &Error) -> &'static str {
     match error {

@@ -40,6 +40,7 @@ pub mod launched;
 pub mod logging;
 pub mod memory;
 mod process;
+mod recorded;
 pub mod runtime;
 pub mod server;
 mod service;

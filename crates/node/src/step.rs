@@ -12,8 +12,9 @@ use resonate_sdk::{
     prelude::{Context, Durable, DurableKind, ExecutionEnv},
 };
 use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value;
 
-use crate::{config::Config, errors, server::Leases};
+use crate::{config::Config, errors, recorded, server::Leases};
 
 /// What every function of this process can reach, as a dependency of the SDK.
 pub(crate) struct Runtime {
@@ -55,7 +56,8 @@ fn backoff(attempts: usize, first: Duration, longest: Duration) -> impl Iterator
 /// doubles, with jitter (`NODE_ATTEMPTS`, `NODE_RETRY_DELAY`, `NODE_RETRY_MAX_DELAY`).
 ///
 /// # Errors
-/// The error of the last attempt, which is stored like a result; or the run was abandoned.
+/// The error of the last attempt, which is stored like a result; or the run was abandoned; or
+/// another step is recorded in this place, because the function was changed while its flow ran.
 pub async fn step<T, F, Fut>(ctx: &Context, name: String, body: F) -> Result<T>
 where
     T: Serialize + DeserializeOwned + Send + Sync + 'static,
@@ -63,12 +65,12 @@ where
     Fut: Future<Output = Result<T>> + Send + 'static,
 {
     let done = Arc::new(OnceLock::new());
-    let result = ctx.run(Named { body, done: done.clone() }, name.clone()).await;
+    let stored = ctx.run(Named { body, done: done.clone() }, name.clone()).await;
     // Not before the result is stored: until then the step can run again.
-    if let (Ok(_), Some(Done { promise, attempt })) = (&result, done.get()) {
+    if let (Ok(_), Some(Done { promise, attempt })) = (&stored, done.get()) {
         tracing::info!(step = name, promise, attempt, "step done");
     }
-    result
+    recorded::read(&name, stored)
 }
 
 /// A body that the SDK can run. The step's name is its argument.
@@ -84,16 +86,16 @@ struct Done {
     attempt: u32,
 }
 
-impl<T, F, Fut> Durable<String, T> for Named<F>
+impl<T, F, Fut> Durable<String, Value> for Named<F>
 where
-    T: Send,
+    T: Serialize + Send,
     F: Fn(u32) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = Result<T>> + Send + 'static,
 {
     const NAME: &'static str = "step";
     const KIND: DurableKind = DurableKind::Function;
 
-    async fn execute(&self, env: ExecutionEnv<'_>, name: String) -> Result<T> {
+    async fn execute(&self, env: ExecutionEnv<'_>, name: String) -> Result<Value> {
         let info = env.into_info();
         let runtime = info.get_dependency::<Runtime>();
         let promise = info.id();
@@ -105,7 +107,7 @@ where
             let error = match (self.body)(attempt).await {
                 Ok(value) => {
                     self.done.get_or_init(|| Done { promise: promise.to_owned(), attempt });
-                    return Ok(value);
+                    return recorded::result(&name, &value);
                 }
                 Err(error) => error,
             };
@@ -116,7 +118,7 @@ where
             );
             let Some(delay) = delays.next() else {
                 tracing::warn!(step = name, promise, attempt, %error, "step failed, no attempts left");
-                return Err(errors::plain(error));
+                return Err(recorded::error(&name, &error));
             };
             tracing::warn!(step = name, promise, attempt, %error, ?delay, "step failed, retrying");
             tokio::time::sleep(delay).await;

@@ -34,8 +34,8 @@ pub(crate) enum Abandoned {
     /// The server answers, but not this request.
     #[error("the Resonate Server did not answer a request for three leases")]
     Unanswered,
-    /// Its promise was rejected: the server will never take one of its values.
-    #[error("rejected: a value is too large")]
+    /// Its promise was rejected: no run of it can continue.
+    #[error("its promise was rejected")]
     Rejected,
     /// This process was told to stop.
     #[error("draining: another process continues")]

@@ -1,6 +1,7 @@
 //! The layer that knows runs: what may be sent under a lease, and what a repeat's answer means.
 
 mod acquire;
+mod changed;
 mod hand_over;
 mod heartbeats;
 mod in_place;
@@ -192,6 +193,7 @@ impl Runs {
                 request.correct_origin();
             }
         }
+        let asked = request.clone();
         let answer = self.exchange_in_run(&id, version, request).await?;
         if answer.status() == 409 {
             self.abandon(&id, version, Abandoned::Fenced);
@@ -200,6 +202,11 @@ impl Runs {
             // may have completed the step that would begin now.
             self.abandon(&id, version, Abandoned::Expired);
             return Err(withheld(Abandoned::Expired));
+        } else if let Some(message) =
+            answer.promise().and_then(|recorded| changed::mismatch(&asked, recorded))
+        {
+            self.abandon(&id, version, Abandoned::Rejected);
+            return Err(self.reject(&id, version, message).await);
         }
         if calls && let AnswerBody::Fenced(_, Some(preload)) = answer.body() {
             self.leases.remember(&id, version, preload);

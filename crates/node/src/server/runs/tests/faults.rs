@@ -171,3 +171,54 @@ async fn a_process_at_its_bound_leaves_tasks_alone_until_it_has_room() {
     runs.leases.end("0", 1);
     assert_eq!(acquire(&runs, "x.0").await.unwrap().status(), 200);
 }
+
+/// A position is recorded as something else than the function asks for: it was changed meanwhile.
+#[tokio::test(start_paused = true)]
+async fn a_changed_function_does_not_take_the_result_of_another_call() {
+    let step = json!({"resonate:scope": "local"});
+    let call = json!({"resonate:scope": "global", "resonate:target": "poll://any@g"});
+    let timer = json!({"resonate:scope": "global", "resonate:timer": "true"});
+    let work = (&step, call::encode_value(&"work 1/2"));
+    let check = (&step, call::encode_value(&"check"));
+    let baz = (&call, call::encode("baz", &1));
+    let baz_of_2 = (&call, call::encode("baz", &2));
+    let bay = (&call, call::encode("bay", &1));
+    let sleep = (&timer, String::new());
+    for (recorded, asked, error) in [
+        (&baz, &baz, None),
+        (&baz, &baz_of_2, None),
+        (&sleep, &sleep, None),
+        // The step compares.
+        (&work, &check, None),
+        (&baz, &bay, Some(r#"recorded a call of "baz", code asks for a call of "bay""#)),
+        (&baz, &check, Some(r#"recorded a call of "baz", code asks for the step "check""#)),
+        (&sleep, &baz, Some(r#"recorded a timer, code asks for a call of "baz""#)),
+        (&work, &sleep, Some(r#"recorded the step "work 1/2", code asks for a timer"#)),
+    ] {
+        let (tags, data) = recorded.clone();
+        let (tags, data) = (tags.clone(), json!({"data": data}));
+        let (runs, server) = rig(move |kind, request| match kind {
+            "task.fence" => {
+                let mut request = request.clone();
+                request["action"]["data"]["tags"] = tags.clone();
+                request["action"]["data"]["param"] = data.clone();
+                fenced(&request)
+            }
+            _ => Reply::Answer(200, json!({"promise": promise(PromiseState::Rejected, "")})),
+        });
+        hold(&runs);
+        let param = json!({"data": asked.1});
+        let create = json!({"id": "x.0.0", "timeoutAt": 9_000, "param": param, "tags": asked.0});
+        let action = json!({"kind": "promise.create", "head": {}, "data": create});
+        let fence = json!({"id": "x.0", "version": 1, "action": action});
+        let answered = runs.exchange(Request::new("task.fence", &fence)).await;
+        let Some(error) = error else {
+            assert_eq!(answered.unwrap().status(), 200);
+            continue;
+        };
+        assert!(withheld(answered).ends_with(error), "{error}");
+        let (kind, fulfill) = server.seen().pop().unwrap();
+        assert_eq!((kind.as_str(), &fulfill["version"]), ("task.fulfill", &json!(1)));
+        assert_eq!(withheld(settle(&runs).await), Abandoned::Rejected.to_string());
+    }
+}
