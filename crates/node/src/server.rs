@@ -15,6 +15,7 @@ mod adapter;
 mod calls;
 mod http;
 mod leases;
+mod pid;
 mod poison;
 mod repeat;
 mod runs;
@@ -29,6 +30,7 @@ use resonate_otel::{Telemetry, Traced};
 pub(crate) use self::{adapter::SdkNetwork, leases::Leases, runs::Runs};
 use self::{http::Http, repeat::Repeat, runs::HandOver};
 pub use self::{
+    pid::instance_of,
     settlements::{Settlements, Wait},
     stream::{ConnectionId, Listener, MessageStream},
     transport::{Chunks, Transport},

@@ -1,12 +1,12 @@
 //! The gateway's requests to the Resonate Server, and what the promises it answers with say.
 
 use std::{
-    borrow::Cow,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use flows::{Flow, Options};
+use node::server::instance_of;
 use serde::Serialize;
 use serde_json::Value;
 use wire::{
@@ -102,7 +102,7 @@ impl Client {
         match self.send("task.get", &Get { id: id.into() }).await {
             Ok(answer) => Ok(match answer.body() {
                 AnswerBody::Task(task) if task.state == TaskState::Acquired => {
-                    task.pid.clone().map(Cow::into_owned)
+                    task.pid.as_deref().map(|pid| instance_of(pid).to_owned())
                 }
                 _ => None,
             }),
@@ -221,7 +221,7 @@ mod tests {
         for (state, holder) in
             [("acquired", Some("service-b")), ("pending", None), ("suspended", None)]
         {
-            let task = json!({"id": "x", "state": state, "version": 1, "pid": "service-b"});
+            let task = json!({"id": "x", "state": state, "version": 1, "pid": "service-b#1"});
             let client = client(move |_, _| Reply::Answer(200, json!({"task": task})));
             assert_eq!(client.holder("x").await.unwrap().as_deref(), holder, "{state}");
         }

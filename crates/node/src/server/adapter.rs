@@ -15,7 +15,6 @@ pub(crate) struct SdkNetwork {
     runs: Arc<Runs>,
     stream: Arc<MessageStream>,
     group: String,
-    instance: String,
     unicast: String,
     anycast: String,
     callback: Arc<OnceLock<Callback>>,
@@ -27,7 +26,6 @@ impl SdkNetwork {
             runs,
             stream,
             group: group.to_owned(),
-            instance: instance.to_owned(),
             unicast: Address::only(group, instance).to_string(),
             anycast: Address::any(group).to_string(),
             callback: Arc::default(),
@@ -43,7 +41,7 @@ impl SdkNetwork {
 #[async_trait::async_trait]
 impl Network for SdkNetwork {
     fn pid(&self) -> &str {
-        &self.instance
+        self.runs.pid()
     }
 
     fn group(&self) -> &str {

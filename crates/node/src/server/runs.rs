@@ -28,6 +28,7 @@ pub(super) use self::hand_over::HandOver;
 use super::{
     Settlements,
     leases::{Abandoned, Leases},
+    pid,
     poison::Failures,
 };
 use crate::{config::ServiceSettings, memory};
@@ -54,6 +55,10 @@ pub(crate) struct Runs {
     leases: Arc<Leases>,
     group: String,
     instance: String,
+    /// Under what this process holds tasks.
+    pid: String,
+    /// Whether the log says that another process has this one's name.
+    twin_reported: AtomicBool,
     /// The functions that this process can run.
     functions: Vec<&'static str>,
     drain: Duration,
@@ -89,6 +94,8 @@ impl Runs {
             leases: Arc::default(),
             group: group.to_owned(),
             instance: instance.to_owned(),
+            pid: pid::unique(instance),
+            twin_reported: AtomicBool::new(false),
             functions,
             drain: settings.node.drain,
             draining: watch::Sender::new(false),
@@ -106,6 +113,11 @@ impl Runs {
     /// The runs that this process holds.
     pub fn leases(&self) -> &Arc<Leases> {
         &self.leases
+    }
+
+    /// Under what this process holds tasks.
+    pub fn pid(&self) -> &str {
+        &self.pid
     }
 
     /// The calls that runs wait for in place.
@@ -320,6 +332,9 @@ impl Runs {
             // that the run has ended.
             Err(reason) => {
                 self.leases.end(&id, version);
+                if reason == Abandoned::Fenced {
+                    self.look_for_twin(&id, version).await;
+                }
                 let local = Answer::local(&request, 409, &reason.to_string());
                 let answer = self.next.exchange(request.until(Instant::now())).await;
                 Ok(answer.unwrap_or(local))

@@ -4,12 +4,12 @@ use std::{sync::atomic::Ordering, time::Duration};
 
 use tokio::time::{Instant, sleep};
 use wire::{
-    AnswerBody, ExchangeError, Operation, Promise, Request,
+    AnswerBody, ExchangeError, Operation, Promise, Request, Task,
     call::{self, Call},
     operation::Get,
 };
 
-use super::{Abandoned, Answered, HandOver, Runs, withheld};
+use super::{super::instance_of, Abandoned, Answered, HandOver, Runs, withheld};
 
 /// How often a process acquires a task whose function it does not know before it rejects it: while
 /// a new version is rolled out, another process of the group may know the function.
@@ -86,14 +86,34 @@ impl Runs {
     /// After a repeated acquire was refused: if the first attempt took the task, the preload in its
     /// answer is lost, so the task is released at once rather than by its lease.
     pub async fn release_if_ours(&self, id: &str, version: i64) {
-        let get = Request::new("task.get", &Get { id: id.into() });
-        let Ok(answer) = self.next.exchange(get).await else { return };
-        let AnswerBody::Task(task) = answer.body() else { return };
-        let ours = task.version == version && task.pid.as_deref() == Some(&self.instance);
+        let ours = self.look_for_twin(id, version - 1).await == Some(version);
         if ours && self.leases.version(id) != Some(version) {
             tracing::info!(promise = id, version, "released a task whose acquire answer was lost");
             self.release_task(id, version, None).await;
         }
+    }
+
+    /// Asks who holds a task. Returns its version if this process does. `version` is one that this
+    /// process held or saw: if a later one is held under this instance's name by another process,
+    /// both are alive, and the log says so, once.
+    pub async fn look_for_twin(&self, id: &str, version: i64) -> Option<i64> {
+        let get = Request::new("task.get", &Get { id: id.into() });
+        let answer = self.next.exchange(get).await.ok()?;
+        let AnswerBody::Task(Task { version: held, pid: Some(pid), .. }) = answer.body() else {
+            return None;
+        };
+        if *pid == self.pid {
+            return Some(*held);
+        }
+        let is_twin = *held > version && instance_of(pid) == self.instance;
+        if is_twin && !self.twin_reported.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                instance = self.instance,
+                promise = id,
+                "another process has this instance's name; give each its own NODE_INSTANCE"
+            );
+        }
+        None
     }
 
     /// Releases a task whose function this process does not know, and rejects it in the end.

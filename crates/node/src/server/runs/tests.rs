@@ -4,6 +4,8 @@ mod faults;
 mod hand_over;
 mod in_place;
 
+use std::sync::atomic::Ordering;
+
 use serde_json::Value;
 use wire::{
     PromiseState,
@@ -33,6 +35,8 @@ fn slow_rig(
         leases: Arc::default(),
         group: "g".to_owned(),
         instance: "me".to_owned(),
+        pid: "me#1".to_owned(),
+        twin_reported: AtomicBool::new(false),
         functions: vec!["foo"],
         drain: DRAIN,
         draining: watch::Sender::new(false),
@@ -211,7 +215,7 @@ async fn a_fenced_run_changes_nothing_more() {
     assert_eq!(server.kinds(), ["task.fence"], "the others were not sent");
     // The layers below learn that the run has ended.
     assert_eq!(release(&runs).await.unwrap().status(), 409);
-    assert_eq!(server.kinds(), ["task.fence", "task.release"]);
+    assert_eq!(server.kinds(), ["task.fence", "task.get", "task.release"]);
     assert_eq!(runs.leases.all(), []);
     assert_eq!(runs.take_lost(), [], "another process has it");
 }
@@ -231,11 +235,13 @@ async fn a_run_without_a_server_is_abandoned_and_asked_for_later() {
 #[tokio::test(start_paused = true)]
 async fn a_task_whose_acquire_answer_was_lost_is_released() {
     for (pid, version, held, released) in [
-        ("me", 1, false, true),
-        ("me", 2, false, false),
-        ("other", 1, false, false),
+        ("me#1", 1, false, true),
+        ("me#1", 2, false, false),
+        ("other#1", 1, false, false),
+        // A process with the same name.
+        ("me#2", 1, false, false),
         // A run of this very process: another acquire of it was answered meanwhile.
-        ("me", 1, true, false),
+        ("me#1", 1, true, false),
     ] {
         let (runs, server) = rig(move |kind, _| match kind {
             "task.acquire" => Reply::Repeated(409, json!("Task is not pending")),
@@ -263,6 +269,7 @@ async fn a_task_whose_acquire_answer_was_lost_is_released() {
         assert_eq!(acquiring.await.unwrap().unwrap().status(), 409);
         let last = server.kinds().pop().unwrap();
         assert_eq!(last == "task.release", released, "{pid} {version}");
+        assert_eq!(runs.twin_reported.load(Ordering::Relaxed), pid == "me#2");
     }
 }
 

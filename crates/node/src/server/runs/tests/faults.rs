@@ -222,3 +222,29 @@ async fn a_changed_function_does_not_take_the_result_of_another_call() {
         assert_eq!(withheld(settle(&runs).await), Abandoned::Rejected.to_string());
     }
 }
+
+/// A run is fenced: the process that has the task now may have the name of this one.
+#[tokio::test(start_paused = true)]
+async fn a_process_with_the_same_name_is_noticed() {
+    for (pid, version, twin) in [
+        ("me#2", 2, true),
+        ("other#2", 2, false),
+        // This process took it again, or a dead one with this name had it before.
+        ("me#1", 2, false),
+        ("me#2", 1, false),
+    ] {
+        let (runs, server) = rig(move |kind, _| match kind {
+            "task.get" => {
+                let task =
+                    json!({"id": "x.0", "state": "acquired", "version": version, "pid": pid});
+                Reply::Answer(200, json!({"task": task}))
+            }
+            _ => Reply::Answer(409, json!("stale")),
+        });
+        hold(&runs);
+        settle(&runs).await.unwrap();
+        assert_eq!(release(&runs).await.unwrap().status(), 409);
+        assert_eq!(server.kinds(), ["task.fence", "task.get", "task.release"]);
+        assert_eq!(runs.twin_reported.load(Ordering::Relaxed), twin, "{pid} {version}");
+    }
+}
