@@ -19,6 +19,7 @@ testkit::on_each_server!(
     a_client_that_hangs_up_changes_nothing,
     who_waits_too_long_is_told_where_to_look,
     a_flow_whose_time_is_over_says_so,
+    a_long_time_out_of_a_flow_is_that_of_its_calls_and_steps,
 );
 
 async fn the_three_flows_give_their_exact_answers(server: Server) -> Stopped {
@@ -222,5 +223,24 @@ async fn a_flow_whose_time_is_over_says_so(server: Server) -> Stopped {
     }
     let end = http.get("/flows/over-a").await.body;
     assert_eq!((&end["state"], &end["error"]), (&json!("rejected_timedout"), &json!("timed out")));
+    system.stop().await
+}
+
+async fn a_long_time_out_of_a_flow_is_that_of_its_calls_and_steps(server: Server) -> Stopped {
+    let system = System::shared(server).await;
+    let http = system.another_gateway("gateway-long", &[("GATEWAY_FLOW_TIMEOUT", "72h")]).await;
+    let resonate = system.resonate();
+    for flow in FLOWS {
+        let id = format!("long-{}", flow.name);
+        http.post(&format!("/{}?id={id}&work=1ms", flow.name)).await.expect_message(flow.message());
+        let end = ended(&system.log, &http, &id).await;
+        let timeout = resonate.promise(&id).await["timeoutAt"].clone();
+        let calls = end["invocations"].as_array().unwrap();
+        let calls = calls.iter().map(|call| call["id"].as_str().unwrap().to_owned());
+        let step = format!("{}.0", end["invocations"][flow.works]["id"].as_str().unwrap());
+        for promise in calls.chain([step]) {
+            assert_eq!(resonate.promise(&promise).await["timeoutAt"], timeout, "{promise}");
+        }
+    }
     system.stop().await
 }

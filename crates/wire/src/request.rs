@@ -2,13 +2,13 @@
 
 use std::{borrow::Cow, fmt, ops::Range, sync::Arc};
 
-use serde::Serialize;
+use serde::{Serialize, de::IgnoredAny};
 use serde_json::value::RawValue;
 use tokio::{sync::watch, time::Instant};
 
 use crate::{
     Operation, Pairs, VERSION,
-    envelope::{self, Envelope, RequestHead},
+    envelope::{self, Action, Envelope, RequestHead},
     operation::FencedAction,
     origin, tag,
 };
@@ -131,6 +131,26 @@ impl Request {
         }
     }
 
+    /// Writes another time-out into a promise that is created inside a run, in Unix milliseconds.
+    pub fn set_timeout(&mut self, timeout_at: i64) {
+        #[derive(serde::Deserialize)]
+        struct Fence<'a> {
+            #[serde(borrow)]
+            action: Action<'a, Create<'a>>,
+        }
+        #[derive(serde::Deserialize)]
+        struct Create<'a> {
+            #[serde(borrow, rename = "timeoutAt")]
+            timeout_at: &'a RawValue,
+        }
+        let text = self.parsed.borrow_owner();
+        let Ok(envelope) = serde_json::from_str::<Envelope<IgnoredAny, Fence>>(text) else {
+            return;
+        };
+        let range = self.range(envelope.data.action.data.timeout_at.get());
+        self.replace(range, timeout_at.to_string());
+    }
+
     /// The text to send.
     pub fn text(&self) -> Cow<'_, str> {
         let text = self.parsed.borrow_owner();
@@ -233,5 +253,14 @@ mod tests {
         let mut request = fence(json!({}), "flow");
         request.correct_origin();
         assert!(request.changes.is_empty());
+    }
+
+    #[test]
+    fn another_time_out_is_written() {
+        let mut request = fence(json!({"data": "x"}), "flow");
+        let mut expected = sent(request.clone());
+        request.set_timeout(77);
+        expected["data"]["action"]["data"]["timeoutAt"] = 77.into();
+        assert_eq!(sent(request), expected);
     }
 }

@@ -50,6 +50,8 @@ struct Run {
     ends: watch::Sender<Instant>,
     abandoned: Option<Abandoned>,
     calls: Calls,
+    /// When its promise times out, in Unix milliseconds.
+    promise_timeout: Option<i64>,
 }
 
 /// The runs of this process by the id of their task, at most one of each task.
@@ -83,7 +85,14 @@ impl Leases {
     /// A run begins, by a request that was sent at `sent`.
     pub fn begin(&self, id: &str, version: i64, sent: Instant, lease: Duration) {
         let ends = watch::Sender::new(sent + lease);
-        let run = Run { version, lease, ends, abandoned: None, calls: Calls::default() };
+        let run = Run {
+            version,
+            lease,
+            ends,
+            abandoned: None,
+            calls: Calls::default(),
+            promise_timeout: None,
+        };
         self.lock().insert(id.to_owned(), run);
     }
 
@@ -121,6 +130,16 @@ impl Leases {
     pub fn has_expired(&self, id: &str, version: i64) -> bool {
         let expired = |run: &mut Run| Instant::now() >= *run.ends.borrow();
         self.with(id, version, expired).unwrap_or(true)
+    }
+
+    /// The promise of a run times out then, in Unix milliseconds.
+    pub fn set_promise_timeout(&self, id: &str, version: i64, timeout: i64) {
+        self.with(id, version, |run| run.promise_timeout = Some(timeout));
+    }
+
+    /// When the promise of a run times out, in Unix milliseconds.
+    pub fn promise_timeout(&self, id: &str, version: i64) -> Option<i64> {
+        self.with(id, version, |run| run.promise_timeout)?
     }
 
     /// The length of the lease of a run.

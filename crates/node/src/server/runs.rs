@@ -5,6 +5,7 @@ mod changed;
 mod hand_over;
 mod heartbeats;
 mod in_place;
+mod timeouts;
 
 use std::{
     sync::{Arc, Mutex, atomic::AtomicBool},
@@ -205,6 +206,7 @@ impl Runs {
                 request.correct_origin();
             }
         }
+        self.inherit_timeout(&id, version, &mut request);
         let asked = request.clone();
         let answer = self.exchange_in_run(&id, version, request).await?;
         if answer.status() == 409 {

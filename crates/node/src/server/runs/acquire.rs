@@ -49,6 +49,7 @@ impl Runs {
         match self.function_of(promise) {
             Ok(function) if self.functions.contains(&function.as_str()) => {
                 self.leases.begin(&id, task.version, sent, lease);
+                self.leases.set_promise_timeout(&id, task.version, promise.timeout_at);
                 Ok(answer)
             }
             Ok(function) => Err(self.give_up(&id, task.version, &function).await),

@@ -1,5 +1,7 @@
 //! Poison, values that are too large, answers that come late or never, and more work than fits.
 
+use std::time::SystemTime;
+
 use super::{super::acquire::UNKNOWN_FUNCTION_RUNS, *};
 
 /// Neither a call, nor one that the SDK can read.
@@ -170,6 +172,31 @@ async fn a_process_at_its_bound_leaves_tasks_alone_until_it_has_room() {
     assert_eq!(server.kinds(), Vec::<String>::new(), "nothing was acquired");
     runs.leases.end("0", 1);
     assert_eq!(acquire(&runs, "x.0").await.unwrap().status(), 200);
+}
+
+/// A caller that may take two days.
+#[tokio::test(start_paused = true)]
+async fn calls_and_steps_inherit_a_time_out_of_more_than_24_h() {
+    const HOUR: i64 = 3_600_000;
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_millis() as i64;
+    let callers = now + 48 * HOUR;
+    for (asked, tags, sent) in [
+        (now + 24 * HOUR, json!({"resonate:scope": "local"}), callers),
+        (now + 24 * HOUR, json!({"resonate:target": "poll://any@g"}), callers),
+        // Time-outs that the function sets, and a timer.
+        (now + HOUR, json!({"resonate:target": "poll://any@g"}), now + HOUR),
+        (now + 30 * HOUR, json!({"resonate:target": "poll://any@g"}), now + 30 * HOUR),
+        (now + 24 * HOUR, json!({"resonate:timer": "true"}), now + 24 * HOUR),
+    ] {
+        let (runs, server) = rig(|_, data| fenced(data));
+        hold(&runs);
+        runs.leases.set_promise_timeout("x.0", 1, callers);
+        let create = json!({"id": "x.0.0", "timeoutAt": asked, "param": {}, "tags": tags});
+        let action = json!({"kind": "promise.create", "head": {}, "data": create});
+        let fence = json!({"id": "x.0", "version": 1, "action": action});
+        runs.exchange(Request::new("task.fence", &fence)).await.unwrap();
+        assert_eq!(server.seen()[0].1["action"]["data"]["timeoutAt"], sent, "{tags}");
+    }
 }
 
 /// A position is recorded as something else than the function asks for: it was changed meanwhile.
