@@ -176,3 +176,19 @@ fn fate(rng: &mut StdRng) -> Fate {
 pub fn milliseconds(rng: &mut StdRng, least: u64, most: u64) -> Duration {
     Duration::from_millis(rng.random_range(least..=most))
 }
+
+impl Fault {
+    /// When it is over. A process that is told to stop takes a few seconds more.
+    pub fn end(&self) -> Duration {
+        self.at
+            + match self.what {
+                What::Kill(length)
+                | What::Stop(length)
+                | What::Freeze(length)
+                | What::Cut(length, _)
+                | What::Requests(length, ..)
+                | What::Streams(length, _) => length,
+                What::Request(_) => Duration::ZERO,
+            }
+    }
+}

@@ -189,10 +189,9 @@ impl World {
         }
     }
 
-    /// Whether every fault has begun and ended.
-    pub fn is_calm(&self) -> bool {
-        let well = |host: &Host| host.is_up() && host.frozen.is_none() && host.pause.is_none();
-        self.plan.is_empty() && self.hosts.iter().all(well)
+    /// The time, from the start of the simulation.
+    pub fn now(&self) -> Duration {
+        self.now
     }
 
     /// Tables that are not empty, as process, name and length.

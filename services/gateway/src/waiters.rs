@@ -39,7 +39,7 @@ impl Waiters {
 
     /// How many promises are waited for.
     pub fn count(&self) -> usize {
-        lock(&self.waiting).len()
+        self.settlements.count()
     }
 
     /// Waits until the promise `id` is settled. None: the server does not know it any more.
