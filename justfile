@@ -26,3 +26,7 @@ up *arguments:
 # Measure latency, throughput, CPU, memory and recovery
 bench *arguments:
     cargo bench {{ arguments }}
+
+# Random histories under faults, in virtual time: `just sim --faults 300000`, `just sim --seed 7 --log`
+sim *arguments:
+    cargo test -p simulation --test simulation -- {{ arguments }}

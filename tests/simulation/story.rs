@@ -68,12 +68,12 @@ impl Wanted {
             rng.random_bool(chance).then(|| milliseconds(rng, least, most))
         };
         let options = Options {
-            work: some(0.6, 100, 5_000),
+            work: some(0.7, 100, 6_000),
             sleep: some(0.3, 100, 5_000),
             fail: some(0.3, 0, 6).map(|failures| failures.as_millis() as u32),
         };
         let hang_up = some(0.15, 1, 4_000);
-        let start = some(1.0, 0, 20_000).unwrap();
+        let start = some(1.0, 0, 27_000).unwrap();
         Self { flow, id: format!("flow-{number:02}"), start, options, hang_up }
     }
 

@@ -7,6 +7,9 @@ use rand::{RngExt, rngs::StdRng, seq::IndexedRandom};
 /// The process name that means all processes at once, the server included.
 pub const EVERYTHING: &str = "everything";
 
+/// The process name that means the one that holds the most runs when the fault begins.
+pub const BUSIEST: &str = "busiest";
+
 /// The process name of the Resonate Server.
 pub const SERVER: &str = "server";
 
@@ -15,7 +18,7 @@ pub const SERVER: &str = "server";
 pub struct Fault {
     /// When it begins, from the start of the simulation.
     pub at: Duration,
-    /// The process; [`SERVER`] is the server, [`EVERYTHING`] all of them.
+    /// The process, or [`SERVER`], [`BUSIEST`] or [`EVERYTHING`].
     pub process: String,
     /// What happens.
     pub what: What,
@@ -101,7 +104,8 @@ impl fmt::Display for Fault {
     }
 }
 
-/// Draws `count` faults that begin within `time`, for these processes, the server and all together.
+/// Draws `count` faults that begin within `time`, for these processes, the busiest one, the server
+/// and all together.
 pub fn random(rng: &mut StdRng, processes: &[String], count: usize, time: Duration) -> Vec<Fault> {
     let mut faults: Vec<Fault> = (0..count)
         .map(|_| {
@@ -118,6 +122,9 @@ pub fn random(rng: &mut StdRng, processes: &[String], count: usize, time: Durati
                 6..8 => {
                     let what = What::Freeze(milliseconds(rng, 500, 8_000));
                     Fault { at, process: EVERYTHING.to_owned(), what }
+                }
+                8..45 => {
+                    Fault { at, process: BUSIEST.to_owned(), what: of_a_process(rng) }
                 }
                 _ => Fault { at, process, what: of_a_process(rng) },
             }

@@ -22,6 +22,7 @@ use tracing::{Dispatch, dispatcher};
 use crate::{
     observe::{self, Exporter},
     record::Record,
+    world::RUNS,
 };
 
 /// A process that is killed loses the spans of this time: they wait to be exported in batches.
@@ -170,6 +171,11 @@ impl Host {
             record.lose_spans(self.name(), self.life, now.saturating_sub(EXPORT_DELAY));
         }
         dispatcher::with_default(&dispatch, || drop(runtime));
+    }
+
+    /// How many runs the process holds.
+    pub fn held(&self) -> usize {
+        self.tables().iter().find(|(name, _)| *name == RUNS).map_or(0, |(_, len)| *len)
     }
 
     /// Tables of this process that are not empty.

@@ -54,3 +54,8 @@ pub fn simulate<T: Send>(seed: u64, story: impl FnOnce(World) -> T + Send) -> T 
         thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
 }
+
+/// The code of docs/testing.md, which is run as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/testing.md")]
+struct Testing;

@@ -8,11 +8,12 @@ use std::{
 
 use embedded_server::{Config, Server};
 use node::{Service, Worker, config::ServiceSettings};
+use rand::{SeedableRng, rngs::StdRng};
 use resonate_otel::Identity;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    faults::{EVERYTHING, Fault, SERVER, What},
+    faults::{self, BUSIEST, EVERYTHING, Fault, SERVER, What},
     host::{Host, Process, Program},
     network::{self, Network, Packet, QUEUE, Reply, ToServer},
     record::Record,
@@ -21,6 +22,12 @@ use crate::{
 };
 
 const MS: Duration = Duration::from_millis(1);
+
+/// The process of the main program, which no fault hits.
+const MAIN: &str = "main";
+
+/// The table of runs that a process holds.
+pub(crate) const RUNS: &str = "runs";
 
 type Inbox = Arc<Mutex<Option<mpsc::Sender<ToServer>>>>;
 
@@ -106,6 +113,13 @@ impl World {
         self.plan.reverse();
     }
 
+    /// Draws this many faults from the seed, for the processes that are there. They begin within
+    /// `time`.
+    pub fn random_faults(&mut self, count: usize, time: Duration) {
+        let mut rng = StdRng::seed_from_u64(self.seed);
+        self.plan(faults::random(&mut rng, &self.processes(), count, time));
+    }
+
     /// Adds a process that runs `program` from its start to its end, each time it is started.
     pub fn process<F>(&mut self, identity: Identity, program: impl Fn(Process) -> F + 'static)
     where
@@ -139,7 +153,7 @@ impl World {
                 let worker = Worker::start(&service, &settings, instance, transport, telemetry);
                 let worker = Arc::new(worker.expect("names of functions are unique"));
                 let table = worker.clone();
-                process.table("runs", move || table.held());
+                process.table(RUNS, move || table.held());
                 process.stopped().await;
                 worker.stop().await;
             }
@@ -161,7 +175,7 @@ impl World {
     {
         let (result, mut ended) = oneshot::channel();
         let main = Mutex::new(Some((main, result)));
-        self.add(identity("main", "main"), move |process| {
+        self.add(identity(MAIN, MAIN), move |process| {
             let taken = main.lock().expect("no holder of this lock panics").take();
             async move {
                 if let Some((main, result)) = taken {
@@ -280,13 +294,15 @@ impl World {
     }
 
     fn begin(&mut self, fault: &Fault) {
-        self.record.event(&fault.process, &format!("FAULT {:?}", fault.what), "");
-        let named = |host: &Host| match fault.process.as_str() {
-            EVERYTHING => host.name() != "main",
-            name => host.name() == name,
+        let all = 0..self.hosts.len();
+        let places: Vec<usize> = match fault.process.as_str() {
+            EVERYTHING => all.filter(|place| self.hosts[*place].name() != MAIN).collect(),
+            BUSIEST => all.max_by_key(|place| self.hosts[*place].held()).into_iter().collect(),
+            name => all.filter(|place| self.hosts[*place].name() == name).collect(),
         };
-        let places: Vec<usize> = (0..self.hosts.len()).filter(|n| named(&self.hosts[*n])).collect();
         for place in places {
+            let text = format!("FAULT {:?}", fault.what);
+            self.record.event(self.hosts[place].name(), &text, "");
             self.hit(place, &fault.what);
         }
     }
