@@ -30,3 +30,7 @@ bench *arguments:
 # Run random faults on real processes: --for 10m --server embedded|PATH|URL --clients 16 --seed 1
 soak *arguments:
     cargo bench --bench soak -- {{ arguments }}
+
+# Random histories under faults, in virtual time: `just sim --faults 300000`, `just sim --seed 7 --log`
+sim *arguments:
+    cargo test -p simulation --test simulation -- {{ arguments }}

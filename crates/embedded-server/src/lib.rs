@@ -36,4 +36,5 @@ mod settings;
 pub use clock::Clock;
 pub use config::Config;
 pub use serve::run;
+pub use server::Server;
 pub use settings::{LogFormat, Settings};

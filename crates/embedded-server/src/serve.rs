@@ -5,7 +5,7 @@ use std::{io, time::Duration};
 use axum::serve::ListenerExt;
 use tokio::{net::TcpListener, sync::oneshot};
 
-use crate::{config::Config, http, server::Server};
+use crate::{config::Config, server::Server};
 
 /// How long requests may still take when the server stops.
 const GRACE: Duration = Duration::from_secs(1);
@@ -46,8 +46,7 @@ pub async fn run(
             Err(_) => std::future::pending().await,
         }
     };
-    let serve = axum::serve(listener, http::routes(server.clone(), config.max_body))
-        .with_graceful_shutdown(graceful);
+    let serve = axum::serve(listener, server.routes()).with_graceful_shutdown(graceful);
     tokio::select! {
         served = serve.into_future() => served,
         () = late => Ok(()),

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use axum::response::sse::Event;
+use axum::{Router, response::sse::Event};
 use futures_util::Stream;
 use serde::Serialize;
 use serde_json::Value;
@@ -27,17 +27,20 @@ use crate::{
     config::Config,
     core::{Core, Limits, Message},
     delivery::Connections,
+    http,
     json::EMPTY,
     request,
 };
 
-pub(crate) struct Server {
+/// A server without a listener. What it stores lasts as long as the value.
+pub struct Server {
     inner: Mutex<Inner>,
     /// Notified when a timer is armed that is due before the one that is waited for.
     earlier: Notify,
     clock: Clock,
     /// This server's URL, as messages name it.
     url: String,
+    max_body: usize,
 }
 
 struct Inner {
@@ -60,7 +63,8 @@ pub(crate) struct Events {
 }
 
 impl Server {
-    pub(crate) fn new(config: &Config) -> Arc<Self> {
+    /// A server that stores nothing yet.
+    pub fn new(config: &Config) -> Arc<Self> {
         let limits = Limits {
             retry: millis(config.retry_timeout),
             retention: millis(config.retention),
@@ -76,7 +80,13 @@ impl Server {
             earlier: Notify::new(),
             clock: config.clock,
             url: config.url.clone().unwrap_or_default(),
+            max_body: config.max_body,
         })
+    }
+
+    /// Its HTTP interface. It also needs [`Self::run_timers`].
+    pub fn routes(self: &Arc<Self>) -> Router {
+        http::routes(self.clone(), self.max_body)
     }
 
     /// Answers the body of a `POST /`, with a status and a body.
@@ -125,7 +135,7 @@ impl Server {
     }
 
     /// Runs timers when they are due. It never returns.
-    pub(crate) async fn run_timers(&self) {
+    pub async fn run_timers(&self) {
         loop {
             let sleep = {
                 let mut inner = self.lock();

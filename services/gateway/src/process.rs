@@ -81,6 +81,7 @@ pub struct Gateway {
     pub routes: Router,
     /// Whether the message stream from the Resonate Server is up.
     pub up: watch::Receiver<bool>,
+    waiters: Waiters,
     stream: MessageStream,
     stopping: watch::Sender<bool>,
 }
@@ -102,13 +103,18 @@ impl Gateway {
         let (up, stopping) = (stream.up(), watch::Sender::new(false));
         let routes = routes::routes(App {
             client,
-            waiters,
+            waiters: waiters.clone(),
             room: Arc::new(Semaphore::new(room)),
             settings: Arc::new(settings),
             up: up.clone(),
             stopping: stopping.subscribe(),
         });
-        Self { routes, up, stream, stopping }
+        Self { routes, up, waiters, stream, stopping }
+    }
+
+    /// How many flows are waited for.
+    pub fn waiting(&self) -> usize {
+        self.waiters.count()
     }
 
     /// Answers every request that waits with 202. Its flow continues.

@@ -37,6 +37,11 @@ impl Waiters {
         Self { client, settlements: Settlements::default(), address: watch::Sender::new(None) }
     }
 
+    /// How many promises are waited for.
+    pub fn count(&self) -> usize {
+        self.settlements.count()
+    }
+
     /// Waits until the promise `id` is settled. None: the server does not know it any more.
     /// Dropping the future ends the wait and leaves nothing behind.
     pub async fn settlement(&self, id: &str) -> Option<Promise<'static>> {

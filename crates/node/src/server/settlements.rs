@@ -23,6 +23,11 @@ pub struct Wait {
 }
 
 impl Settlements {
+    /// How many promises are waited for.
+    pub fn count(&self) -> usize {
+        lock(&self.0).len()
+    }
+
     /// Waits for the promise `id` until the value is dropped.
     pub fn wait(&self, id: &str) -> Wait {
         let settled = lock(&self.0)

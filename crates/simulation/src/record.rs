@@ -1,0 +1,143 @@
+//! What happened in a simulation: its event log, the spans that were exported, and violations.
+
+use std::{
+    collections::VecDeque,
+    fmt::Write,
+    hash::{DefaultHasher, Hasher},
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
+
+use opentelemetry_sdk::trace::SpanData;
+
+use crate::protocol::Protocol;
+
+/// How many lines of the log are kept, unless all are.
+const LINES: usize = 400;
+
+/// What happened. Clones share it.
+#[derive(Clone, Default)]
+pub struct Record(Arc<Mutex<Inner>>);
+
+#[derive(Default)]
+struct Inner {
+    hasher: DefaultHasher,
+    lines: VecDeque<String>,
+    keep_all: bool,
+    requests: u64,
+    violations: Vec<String>,
+    protocol: Protocol,
+    spans: Vec<Exported>,
+}
+
+/// A span that a process made.
+#[derive(Debug, Clone)]
+pub struct Exported {
+    /// The process.
+    pub instance: String,
+    /// How often the process had been started before.
+    pub life: u32,
+    /// When it was made.
+    pub made: Duration,
+    /// The process was killed before it sent this span.
+    pub lost: bool,
+    /// The span.
+    pub span: SpanData,
+}
+
+impl Record {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().expect("no holder of this lock panics")
+    }
+
+    /// Keeps all lines of the log instead of the last ones.
+    pub fn keep_all(&self) {
+        self.lock().keep_all = true;
+    }
+
+    /// Adds a line to the event log. `more` counts for its hash only.
+    pub(crate) fn event(&self, host: &str, text: &str, more: &str) {
+        let now = virtual_time::now();
+        let mut inner = self.lock();
+        inner.hasher.write_u128(now.as_micros());
+        for part in [host, text, more] {
+            inner.hasher.write(part.as_bytes());
+        }
+        if inner.lines.len() >= LINES && !inner.keep_all {
+            inner.lines.pop_front();
+        }
+        inner.lines.push_back(format!("{:>10.3} {host:<20} {text}", now.as_secs_f64()));
+    }
+
+    /// Something that must not happen has happened.
+    pub fn violation(&self, text: String) {
+        let now = virtual_time::now();
+        let mut inner = self.lock();
+        inner.lines.push_back(format!("{:>10.3} VIOLATION {text}", now.as_secs_f64()));
+        inner.violations.push(format!("at {:.3} s: {text}", now.as_secs_f64()));
+    }
+
+    /// Checks a request that has taken effect, and its answer.
+    pub(crate) fn handled(&self, host: &str, request: &str, answer: &str) {
+        let mut inner = self.lock();
+        inner.requests += 1;
+        let (line, broken) = inner.protocol.handled(request, answer);
+        drop(inner);
+        self.event("server", &format!("{host}: {line}"), answer);
+        broken.into_iter().for_each(|text| self.violation(format!("{host}: {text}")));
+    }
+
+    /// The body of a step starts.
+    pub(crate) fn step_started(&self, host: &str, promise: &str) {
+        if self.lock().protocol.is_settled(promise) {
+            self.violation(format!("{host}: step {promise} starts, and its result is stored"));
+        }
+    }
+
+    pub(crate) fn exported(&self, span: Exported) {
+        self.lock().spans.push(span);
+    }
+
+    /// A process is killed: what it had not sent yet is lost.
+    pub(crate) fn lose_spans(&self, instance: &str, life: u32, after: Duration) {
+        for exported in &mut self.lock().spans {
+            if exported.life == life && exported.instance == instance && exported.made > after {
+                exported.lost = true;
+            }
+        }
+    }
+
+    /// All spans so far.
+    pub fn spans(&self) -> Vec<Exported> {
+        self.lock().spans.clone()
+    }
+
+    /// How many requests the server has handled.
+    pub fn requests(&self) -> u64 {
+        self.lock().requests
+    }
+
+    /// How many runs began because the lease of another one expired.
+    pub fn takeovers(&self) -> u64 {
+        self.lock().protocol.takeovers()
+    }
+
+    /// The violations so far.
+    pub fn violations(&self) -> Vec<String> {
+        self.lock().violations.clone()
+    }
+
+    /// A number that is the same for the same history.
+    pub fn hash(&self) -> u64 {
+        self.lock().hasher.finish()
+    }
+
+    /// The event log, or its end.
+    pub fn log(&self) -> String {
+        self.lock().lines.iter().fold(String::new(), |mut text, line| {
+            // Writing to a string does not fail.
+            let _ = writeln!(text, "{line}");
+            text
+        })
+    }
+}

@@ -1,0 +1,72 @@
+//! Random histories of the whole system: real functions, SDK, layers, gateway, tracing and server;
+//! simulated time, network and faults.
+//!
+//! ```sh
+//! cargo test -p simulation --test simulation                       # 200 histories
+//! cargo test -p simulation --test simulation -- --faults 300000    # until so many faults happened
+//! cargo test -p simulation --test simulation -- --seed 7 --log     # one history, with its event log
+//! ```
+//!
+//! Each history is a process of its own, so that nothing is left of the one before. A history that
+//! fails is shortened to few faults and printed.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod front;
+mod runner;
+mod spans;
+mod story;
+
+use std::process::ExitCode;
+
+use story::Variation;
+
+/// What the command line says.
+#[derive(clap::Parser)]
+struct Arguments {
+    /// The first seed
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// How many histories
+    #[arg(long, default_value_t = 200)]
+    count: u64,
+    /// As many histories as it takes to have this many faults
+    #[arg(long)]
+    faults: Option<usize>,
+    /// How many histories at the same time [default: one for each core]
+    #[arg(long)]
+    jobs: Option<usize>,
+    /// One history in N runs twice, and must be the same
+    #[arg(long, default_value_t = 20)]
+    again: u64,
+    /// Only the history of --seed, with its whole event log
+    #[arg(long)]
+    log: bool,
+    /// Only these faults of its plan, counted from 0
+    #[arg(long, value_delimiter = ',')]
+    only: Option<Vec<usize>>,
+    /// Only the history of --seed, as JSON for the process that started this one
+    #[arg(long, hide = true)]
+    child: bool,
+    /// Arguments of other test targets, which mean nothing here
+    #[arg(hide = true, allow_hyphen_values = true)]
+    _others: Vec<String>,
+}
+
+fn main() -> ExitCode {
+    if std::env::args().any(|argument| argument == "--list") {
+        return ExitCode::SUCCESS;
+    }
+    let arguments = <Arguments as clap::Parser>::parse();
+    let variation = Variation { only: arguments.only.clone(), log: arguments.log };
+    if arguments.child {
+        let outcome = story::live(arguments.seed, &variation);
+        println!("{}", serde_json::to_string(&outcome).unwrap());
+        return ExitCode::SUCCESS;
+    }
+    if arguments.log {
+        let outcome = story::live(arguments.seed, &variation);
+        print!("{}{}", outcome.log, runner::describe(&outcome));
+        return ExitCode::from(u8::from(!outcome.violations.is_empty()));
+    }
+    runner::run(&arguments)
+}

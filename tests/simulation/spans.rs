@@ -1,0 +1,71 @@
+//! What must hold for the spans of a history.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+
+use opentelemetry::{SpanId, TraceId, trace::SpanKind};
+use opentelemetry_sdk::trace::SpanData;
+use simulation::Exported;
+
+use crate::story::Kind;
+
+fn attribute(span: &SpanData, key: &str) -> String {
+    let found = span.attributes.iter().find(|attribute| attribute.key.as_str() == key);
+    found.map(|attribute| attribute.value.as_str().into_owned()).unwrap_or_default()
+}
+
+/// How many spans have no parent, and what is wrong.
+pub fn check(all: &[Exported], kind: Kind) -> (usize, Vec<String>) {
+    let mut broken = Vec::new();
+    let mut ids: HashSet<(TraceId, SpanId)> = HashSet::new();
+    let mut traces: BTreeMap<String, TraceId> = BTreeMap::new();
+    let mut calls: BTreeMap<String, usize> = BTreeMap::new();
+    let mut ends: BTreeMap<String, usize> = BTreeMap::new();
+    for Exported { instance, span, .. } in all {
+        let context = &span.span_context;
+        let about = || format!("span {} of {instance}", span.name);
+        if !ids.insert((context.trace_id(), context.span_id())) {
+            broken.push(format!("{} was emitted twice", about()));
+        }
+        if span.end_time < span.start_time {
+            broken.push(format!("{} ends before it starts", about()));
+        }
+        let promise = attribute(span, "resonate.promise.id");
+        if promise.is_empty() {
+            continue;
+        }
+        let flow = promise.split('.').next().unwrap_or_default().to_owned();
+        if *traces.entry(flow).or_insert(context.trace_id()) != context.trace_id() {
+            broken.push(format!("{} is in another trace than its flow", about()));
+        }
+        match span.span_kind {
+            SpanKind::Producer => *calls.entry(promise).or_default() += 1,
+            SpanKind::Consumer => *ends.entry(promise).or_default() += 1,
+            _ => {}
+        }
+    }
+    for (what, counts) in [("rpc", &calls), ("invocation", &ends)] {
+        for (promise, count) in counts.iter().filter(|(_, count)| **count > 1) {
+            broken.push(format!("{count} {what} spans of {promise}"));
+        }
+    }
+    let sent = all.iter().filter(|span| !span.lost);
+    let orphans: Vec<String> = sent
+        .filter(|Exported { span, .. }| {
+            let parent = (span.span_context.trace_id(), span.parent_span_id);
+            span.parent_span_id != SpanId::INVALID && !ids.contains(&parent)
+        })
+        .map(|Exported { instance, span, .. }| format!("{} of {instance}", span.name))
+        .collect();
+    if kind != Kind::Wild {
+        broken.extend(orphans.iter().map(|orphan| format!("the parent of {orphan} is missing")));
+        let promises: BTreeSet<&String> = calls.keys().chain(ends.keys()).collect();
+        for promise in promises {
+            for (what, counts) in [("rpc", &calls), ("invocation", &ends)] {
+                if !counts.contains_key(promise) {
+                    broken.push(format!("{promise} has no {what} span"));
+                }
+            }
+        }
+    }
+    (orphans.len(), broken)
+}
