@@ -24,6 +24,9 @@ const LIMIT: Duration = Duration::from_secs(260);
 /// After its end, a history goes on for this long: then nothing may be left.
 const REST: Duration = Duration::from_secs(15);
 
+/// What a flow may cost on average, in requests and message streams, with all repeats.
+const MOST_REQUESTS: u64 = 400;
+
 /// What became of a history.
 #[derive(Default, serde::Serialize, serde::Deserialize)]
 pub struct Outcome {
@@ -163,7 +166,7 @@ fn is_mild(fault: &Fault) -> bool {
             true
         }
         What::Cut(length, Cut::Holds) | What::Freeze(length) => length < Duration::from_secs(1),
-        What::Streams(..) => true,
+        What::Streams(..) | What::Stop(_) => true,
         _ => false,
     }
 }
@@ -234,6 +237,13 @@ fn history(mut world: World, seed: u64, variation: &Variation) -> Outcome {
     for (process, table, len) in world.tables() {
         world.record().violation(format!("{process}: {len} {table} are left"));
     }
+    if kind == Kind::Mild {
+        world.record().abandoned().into_iter().for_each(|text| world.record().violation(text));
+    }
+    let most = MOST_REQUESTS * count as u64;
+    if world.requests() > most {
+        world.record().violation(format!("{} requests: it spins", world.requests()));
+    }
     let spans = world.record().spans();
     let (orphans, broken) = spans::check(&spans, kind);
     broken.into_iter().for_each(|text| world.record().violation(text));
@@ -243,7 +253,7 @@ fn history(mut world: World, seed: u64, variation: &Variation) -> Outcome {
         hash: record.hash(),
         faults: printed.len(),
         flows: count,
-        requests: record.requests(),
+        requests: world.requests(),
         takeovers: record.takeovers(),
         spans: spans.len(),
         orphans,

@@ -68,11 +68,20 @@ pub(crate) struct Host {
     pub frozen: Option<Duration>,
     /// When it is started, if it is dead.
     pub start_at: Option<Duration>,
-    /// After SIGTERM: how long after its end it is started again.
-    pub pause: Option<Duration>,
+    /// It was told to stop.
+    pub stopping: Option<Stopping>,
     program: Program,
     life: u32,
     running: Option<Running>,
+}
+
+/// The end of a process that was told to stop.
+pub(crate) struct Stopping {
+    /// How long after its end it is started again.
+    pub pause: Duration,
+    /// How long it has been stopping, without the time in which it was frozen.
+    pub awake: Duration,
+    pub reported: bool,
 }
 
 struct Running {
@@ -90,7 +99,7 @@ impl Host {
             identity,
             frozen: None,
             start_at: Some(start_at),
-            pause: None,
+            stopping: None,
             program,
             life: 0,
             running: None,
@@ -153,8 +162,9 @@ impl Host {
         });
     }
 
-    /// Tells the process to stop.
-    pub fn stop(&mut self) {
+    /// Tells the process to stop. It is started again `pause` after its end.
+    pub fn stop(&mut self, pause: Duration) {
+        self.stopping = Some(Stopping { pause, awake: Duration::ZERO, reported: false });
         if let Some(running) = &self.running {
             running.stop.send_replace(true);
         }
@@ -163,7 +173,7 @@ impl Host {
     /// Ends the process at once, and everything in it.
     pub fn kill(&mut self, record: &Record, now: Duration) {
         self.frozen = None;
-        self.pause = None;
+        self.stopping = None;
         let Some(running) = self.running.take() else { return };
         let Running { runtime, dispatch, alive, main, .. } = running;
         alive.store(false, Ordering::Relaxed);

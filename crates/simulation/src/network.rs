@@ -77,6 +77,7 @@ struct Link {
 struct Inner {
     flying: BTreeMap<(Duration, u64), (usize, Packet)>,
     sent: u64,
+    asked: u64,
     connections: BTreeMap<u64, Connection>,
     links: Vec<Link>,
     longest: Duration,
@@ -91,6 +92,7 @@ impl Network {
         Self(Arc::new(Mutex::new(Inner {
             flying: BTreeMap::new(),
             sent: 0,
+            asked: 0,
             connections: BTreeMap::new(),
             links: Vec::new(),
             longest: Duration::from_millis(10),
@@ -133,6 +135,7 @@ impl Network {
     pub fn fate(&self, host: usize, kind: &str) -> Option<Fate> {
         let now = virtual_time::now();
         let mut inner = self.lock();
+        inner.asked += 1;
         let link = &mut inner.links[host];
         link.next_fates.pop_front().or_else(|| {
             link.fates.retain(|(until, ..)| *until > now);
@@ -152,7 +155,9 @@ impl Network {
     /// What new message streams of `host` do now.
     pub fn stream_fault(&self, host: usize) -> Option<Stream> {
         let now = virtual_time::now();
-        self.lock().links[host].streams.filter(|(until, _)| *until > now).map(|(_, fault)| fault)
+        let mut inner = self.lock();
+        inner.asked += 1;
+        inner.links[host].streams.filter(|(until, _)| *until > now).map(|(_, fault)| fault)
     }
 
     /// Ends the message streams of `host`, and lets new ones fail.
@@ -212,6 +217,11 @@ impl Network {
     /// How many packets were ever sent.
     pub fn sent(&self) -> u64 {
         self.lock().sent
+    }
+
+    /// How many requests and message streams the processes have asked for, with all repeats.
+    pub fn asked(&self) -> u64 {
+        self.lock().asked
     }
 
     /// Whether a packet is on its way.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use node::server::instance_of;
 use wire::{
     Answer, AnswerBody, Operation, Promise, Request,
     operation::{FencedAction, TaskRef},
@@ -18,8 +19,8 @@ pub(crate) struct Protocol {
 #[derive(Default)]
 struct Task {
     version: i64,
-    /// A run holds it, as far as requests tell: a lease may have expired.
-    held: bool,
+    /// The process whose run holds it, as far as requests tell: the lease may have expired.
+    holder: Option<String>,
 }
 
 /// How a promise was settled. That never changes.
@@ -59,8 +60,10 @@ impl Protocol {
                 if task.version <= known.version {
                     broken.push(format!("version {} of {} begins twice", task.version, task.id));
                 }
-                self.takeovers += u64::from(known.held);
-                *known = Task { version: task.version, held: true };
+                self.takeovers += u64::from(known.holder.is_some());
+                let pid = task.pid.as_deref().unwrap_or_default();
+                let holder = instance_of(pid).to_owned();
+                *known = Task { version: task.version, holder: Some(holder) };
                 return;
             }
             Operation::TaskFence(task) => (&task.id, task.version, false),
@@ -70,11 +73,11 @@ impl Protocol {
             _ => return,
         };
         let known = self.tasks.entry(id.to_string()).or_default();
-        if known.version != version || !known.held {
+        if known.version != version || known.holder.is_none() {
             broken.push(format!("{} of {id} took effect for the stale version {version}", request.kind()));
         }
         if ends {
-            known.held = false;
+            known.holder = None;
         }
     }
 
@@ -89,6 +92,12 @@ impl Protocol {
             broken.push(format!("the outcome of {} has changed", promise.id));
         }
         *known = settled;
+    }
+
+    /// The tasks that a process holds.
+    pub fn held_by(&self, process: &str) -> Vec<String> {
+        let held = self.tasks.iter().filter(|(_, task)| task.holder.as_deref() == Some(process));
+        held.map(|(id, _)| id.clone()).collect()
     }
 
     pub fn is_settled(&self, promise: &str) -> bool {

@@ -26,6 +26,7 @@ struct Inner {
     keep_all: bool,
     requests: u64,
     violations: Vec<String>,
+    abandoned: Vec<String>,
     protocol: Protocol,
     spans: Vec<Exported>,
 }
@@ -85,6 +86,21 @@ impl Record {
         drop(inner);
         self.event("server", &format!("{host}: {line}"), answer);
         broken.into_iter().for_each(|text| self.violation(format!("{host}: {text}")));
+    }
+
+    /// A process has ended as it was told to.
+    pub(crate) fn ended(&self, host: &str) {
+        let mut inner = self.lock();
+        let held = inner.protocol.held_by(host);
+        if !held.is_empty() {
+            inner.abandoned.push(format!("{host} has ended and holds {held:?}"));
+        }
+    }
+
+    /// Processes that ended as they were told to, and still held a task. It must not happen while
+    /// the server can be reached.
+    pub fn abandoned(&self) -> Vec<String> {
+        self.lock().abandoned.clone()
     }
 
     /// The body of a step starts.

@@ -23,6 +23,10 @@ use crate::{
 
 const MS: Duration = Duration::from_millis(1);
 
+/// A process that was told to stop must have ended when it was awake for this long: its drain, and
+/// one request.
+const LONGEST_STOP: Duration = Duration::from_secs(11);
+
 /// The process of the main program, which no fault hits.
 const MAIN: &str = "main";
 
@@ -208,6 +212,11 @@ impl World {
         self.now
     }
 
+    /// How many requests and message streams the processes have asked for, with all repeats.
+    pub fn requests(&self) -> u64 {
+        self.network.asked()
+    }
+
     /// Tables that are not empty, as process, name and length.
     pub fn tables(&self) -> Vec<(String, &'static str, usize)> {
         let of = |host: &Host| {
@@ -276,8 +285,17 @@ impl World {
         let host = &mut self.hosts[place];
         if !host.step(end) {
             self.record.event(host.name(), "ends", "");
-            let pause = host.pause.take();
+            self.record.ended(host.name());
+            let pause = host.stopping.take().map(|stopping| stopping.pause);
             self.kill(place, pause);
+        } else if let Some(stopping) = &mut host.stopping {
+            stopping.awake += end - start;
+            if stopping.awake > LONGEST_STOP && !stopping.reported {
+                stopping.reported = true;
+                let name = host.name();
+                let text = format!("{name} has not ended {LONGEST_STOP:?} after SIGTERM");
+                self.record.violation(text);
+            }
         }
     }
 
@@ -297,7 +315,10 @@ impl World {
         let all = 0..self.hosts.len();
         let places: Vec<usize> = match fault.process.as_str() {
             EVERYTHING => all.filter(|place| self.hosts[*place].name() != MAIN).collect(),
-            BUSIEST => all.max_by_key(|place| self.hosts[*place].held()).into_iter().collect(),
+            BUSIEST => {
+                let processes = all.filter(|place| ![SERVER, MAIN].contains(&self.hosts[*place].name()));
+                processes.max_by_key(|place| self.hosts[*place].held()).into_iter().collect()
+            }
             name => all.filter(|place| self.hosts[*place].name() == name).collect(),
         };
         for place in places {
@@ -313,10 +334,7 @@ impl World {
         let host = &mut self.hosts[place];
         match *what {
             What::Kill(down) if up => self.kill(place, Some(down)),
-            What::Stop(pause) if up && host.pause.is_none() => {
-                host.pause = Some(pause);
-                host.stop();
-            }
+            What::Stop(pause) if up && host.stopping.is_none() => host.stop(pause),
             What::Freeze(length) if up => {
                 let until = host.frozen.unwrap_or_default().max(now + length);
                 host.frozen = Some(until);
