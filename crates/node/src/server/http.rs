@@ -23,6 +23,10 @@ use wire::{Answer, Exchange, ExchangeError, Request};
 use super::transport::{Chunks, Transport};
 use crate::{config::Config, error::Error};
 
+/// A connection that was idle for this long is not used again. Idle connections die unnoticed, and all
+/// of them at once: each would cost a request its time-out until keep-alive has closed it.
+const IDLE: Duration = Duration::from_secs(3);
+
 type Response = axum::http::Response<Incoming>;
 
 /// The HTTP client of one process.
@@ -57,8 +61,10 @@ impl Http {
             .https_or_http()
             .enable_http1()
             .wrap_connector(tcp);
-        let client =
-            Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).build(connector);
+        let client = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE)
+            .build(connector);
         let url = server
             .parse()
             .map_err(|error| Error::Other(format!("{server} is not a URL: {error}")))?;
