@@ -31,7 +31,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 use wire::{
-    Answer, AnswerBody, Exchange, ExchangeError, Operation, PromiseValue, Request, call,
+    Answer, AnswerBody, Exchange, ExchangeError, Operation, Promise, PromiseValue, Request, call,
     envelope::Action,
     operation::{FencedAction, Get, PromiseSettle, SettleState, TaskFulfill, TaskRef},
     tag,
@@ -244,7 +244,10 @@ impl Runs {
         if calls && let AnswerBody::Fenced(_, Some(preload)) = answer.body() {
             self.leases.remember(&id, version, preload);
         }
-        Ok(answer)
+        // The SDK would read all steps of the run with each answer, and knows them already. A promise
+        // that it finds settled tells that it does not.
+        let known = !creates || answer.promise().is_some_and(Promise::is_pending);
+        Ok(if known { answer.without_preload(&asked) } else { answer })
     }
 
     async fn suspend(&self, request: Request) -> Answered {

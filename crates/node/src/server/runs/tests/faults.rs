@@ -285,3 +285,23 @@ async fn a_process_with_the_same_name_is_noticed() {
         assert_eq!(runs.twin_reported.load(Ordering::Relaxed), twin, "{pid} {version}");
     }
 }
+
+/// The preload of a fence is all steps of the run. The SDK needs it only if it has lost some.
+#[tokio::test(start_paused = true)]
+async fn a_preload_is_passed_on_only_with_a_promise_that_was_settled_before() {
+    for (state, passed_on) in [("pending", false), ("resolved", true)] {
+        let (runs, _) = rig(move |_, data| {
+            let Reply::Answer(status, mut answer) = fenced(data) else { unreachable!() };
+            answer["action"]["data"]["promise"]["state"] = state.into();
+            answer["preload"] = json!([answer["action"]["data"]["promise"]]);
+            Reply::Answer(status, answer)
+        });
+        hold(&runs);
+        let created: Value =
+            serde_json::from_str(&create(&runs, "x").await.unwrap().into_text()).unwrap();
+        let settled: Value =
+            serde_json::from_str(&settle(&runs).await.unwrap().into_text()).unwrap();
+        let preload = |answer: &Value| answer["data"]["preload"].as_array().unwrap().len();
+        assert_eq!((preload(&created), preload(&settled)), (usize::from(passed_on), 0), "{state}");
+    }
+}
