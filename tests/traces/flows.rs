@@ -200,7 +200,7 @@ async fn a_flow_that_times_out_while_it_waits(server: Server) -> Stopped {
     // A timer ends with its flow at the latest, so its length depends on the speed of the machine.
     let timer = |span: &Span| span.promise() == "over-waits.0.0.0";
     let timer = system.span("the timer", timer).await.name;
-    // Only the gateway observes this time-out: it awaits the first function of the flow.
+    // Nobody settles them: whoever listens for an invocation reports its time-out.
     expect_tree!(
         system,
         trace_of(&answer),
@@ -212,8 +212,10 @@ async fn a_flow_that_times_out_while_it_waits(server: Server) -> Stopped {
             gateway: foo [consumer] promise=over-waits group=service-a state=rejected_timedout ERROR timed out
             service-a: foo on service-a* [internal] promise=over-waits group=service-a outcome=suspended
             service-a: rpc bar [producer] promise=over-waits.0 group=service-b
+              service-a: bar [consumer] promise=over-waits.0 group=service-b state=rejected_timedout ERROR timed out
               service-b: bar on service-b* [internal] promise=over-waits.0 group=service-b outcome=suspended
               service-b: rpc baz [producer] promise=over-waits.0.0 group=service-c
+                service-b: baz [consumer] promise=over-waits.0.0 group=service-c state=rejected_timedout ERROR timed out
                 service-c: baz on service-c* [internal] promise=over-waits.0.0 group=service-c outcome=suspended
                 service-c: [timer] [internal] promise=over-waits.0.0.0
         "

@@ -4,7 +4,7 @@
 use futures_util::join;
 use testkit::{Line, Server, Stopped};
 
-use crate::observed::{Observed, trace_of};
+use crate::observed::{Observed, PLAIN, trace_of};
 
 testkit::on_the_official_server!(
     a_server_that_is_killed_in_the_middle_of_a_flow_leaves_one_whole_trace,
@@ -26,15 +26,14 @@ async fn a_server_that_is_killed_in_the_middle_of_a_flow_leaves_one_whole_trace(
     };
     let (answer, ()) = join!(request, restart);
     answer.expect_message(3);
-    expect_tree!(system, trace_of(&answer), &["service-b"], @"
+    expect_tree!(system, trace_of(&answer), PLAIN, @"
         gateway: POST /await-chain [server] route=/await-chain status=200
           gateway: rpc foo [producer] promise=restart group=service-a
             service-a: foo [consumer] promise=restart group=service-a state=resolved
             service-a: foo on service-a* [internal] promise=restart group=service-a outcome=fulfilled
             service-a: rpc bar [producer] promise=restart.0 group=service-b
               service-b: bar [consumer] promise=restart.0 group=service-b state=resolved
-              service-b: bar on service-b [internal] promise=restart.0 group=service-b outcome=fulfilled
-              service-b: lease on service-b [internal] promise=restart.0 group=service-b
+              service-b: bar on service-b* [internal] promise=restart.0 group=service-b outcome=fulfilled
               service-b: work 1/3 [internal] promise=restart.0.0 state=resolved
               service-b: work 2/3 [internal] promise=restart.0.1 state=resolved
               service-b: work 3/3 [internal] promise=restart.0.2 state=resolved
