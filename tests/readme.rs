@@ -83,6 +83,8 @@ const NOT_RUN: &[(&str, &str)] = &[
     ("just sim", CONTRIBUTING),
     ("just sim --faults 300000", "it takes an hour"),
     ("just sim --seed 7 --log", CONTRIBUTING),
+    ("just soak", "it breaks real processes for minutes"),
+    ("just soak --for 10m", "it takes ten minutes"),
     ("just test", CONTRIBUTING),
     ("just up", CONTRIBUTING),
     ("rustup toolchain install 1.95.0", "it would download a toolchain"),
