@@ -44,6 +44,23 @@ async fn a_port_in_use_is_one_line_and_nothing_is_left_running() {
 }
 
 #[tokio::test]
+async fn https_without_certificates_is_one_clear_error() {
+    let none = "/nowhere";
+    let settings = [
+        ("NODE_SERVER_URL", "https://127.0.0.1:1"),
+        ("SSL_CERT_FILE", none),
+        ("SSL_CERT_DIR", none),
+    ];
+    for process in ["service-b", "gateway"] {
+        let (code, lines) = run(&[process], &settings).await;
+        let expected = "error: cannot use TLS for https://127.0.0.1:1: \
+            No CA certificates were loaded from the system; \
+            install the CA certificates of this system (on Debian: ca-certificates)";
+        assert_eq!((code, lines.last().unwrap().as_str()), (Some(1), expected), "{lines:#?}");
+    }
+}
+
+#[tokio::test]
 async fn a_bad_setting_names_the_variable_its_value_and_what_is_allowed() {
     const DURATION: &str = "expected a duration such as 500ms or 3s";
     const ADDRESS: &str = "expected an IP address with a port, such as 127.0.0.1:8080";

@@ -54,8 +54,16 @@ impl Http {
         tcp.set_keepalive(Some(Duration::from_secs(5)));
         tcp.set_keepalive_interval(Some(Duration::from_secs(2)));
         tcp.set_keepalive_retries(Some(3));
-        let tls = tls(config.server_url.starts_with("https://"))
-            .map_err(|error| Error::Other(format!("cannot use TLS for {server}: {error}")))?;
+        let tls = tls(config.server_url.starts_with("https://")).map_err(|error| {
+            let reason = match error {
+                rustls::Error::General(reason) => reason,
+                other => other.to_string(),
+            };
+            Error::Other(format!(
+                "cannot use TLS for {server}: {reason}; \
+                 install the CA certificates of this system (on Debian: ca-certificates)"
+            ))
+        })?;
         let connector = HttpsConnectorBuilder::new()
             .with_tls_config(tls)
             .https_or_http()
