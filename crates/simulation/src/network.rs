@@ -256,7 +256,7 @@ impl Network {
                         inner.close_at_server(host, connection, GIVE_UP);
                     }
                 }
-                Some((until, Cut::Holds)) => inner.send(host, packet, until - now),
+                Some((until, Cut::Holds)) => inner.send(host, packet, until.saturating_sub(now)),
                 None => due.push((host, packet)),
             }
         }
