@@ -47,11 +47,19 @@ pub(crate) enum ToServer {
 /// What is on its way.
 pub(crate) enum Packet {
     ToServer(ToServer),
-    Answer { reply: oneshot::Sender<Reply>, content: Reply },
+    Answer {
+        reply: oneshot::Sender<Reply>,
+        content: Reply,
+    },
     /// Bytes of a message stream.
-    Chunk { connection: u64, bytes: Bytes },
+    Chunk {
+        connection: u64,
+        bytes: Bytes,
+    },
     /// The end of a message stream.
-    End { connection: u64 },
+    End {
+        connection: u64,
+    },
 }
 
 /// A message stream, as its client sees it.
@@ -152,12 +160,15 @@ impl Network {
         self.lock().links[host].fates.push((until, kind, fate));
     }
 
-    /// What new message streams of `host` do now.
-    pub fn stream_fault(&self, host: usize) -> Option<Stream> {
+    /// What new message streams of `host` do now, and for how long.
+    pub fn stream_fault(&self, host: usize) -> Option<(Duration, Stream)> {
         let now = virtual_time::now();
         let mut inner = self.lock();
         inner.asked += 1;
-        inner.links[host].streams.filter(|(until, _)| *until > now).map(|(_, fault)| fault)
+        inner.links[host]
+            .streams
+            .filter(|(until, _)| *until > now)
+            .map(|(until, fault)| (until - now, fault))
     }
 
     /// Ends the message streams of `host`, and lets new ones fail.
@@ -237,14 +248,15 @@ impl Network {
         while let Some(first) = inner.flying.first_entry()
             && first.key().0 < end
         {
+            let at = first.key().0;
             let (host, packet) = first.remove();
-            match inner.links[host].cut.filter(|(until, _)| *until > now) {
+            match inner.links[host].cut.filter(|(until, _)| *until > at) {
                 Some((_, Cut::Forgets)) => {
                     if let Packet::Chunk { connection, .. } = packet {
                         inner.close_at_server(host, connection, GIVE_UP);
                     }
                 }
-                Some((until, Cut::Holds)) => inner.send(host, packet, until - now),
+                Some((until, Cut::Holds)) => inner.send(host, packet, until.saturating_sub(now)),
                 None => due.push((host, packet)),
             }
         }

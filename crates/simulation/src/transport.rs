@@ -8,7 +8,7 @@ use std::{
 };
 
 use axum::body::Bytes;
-use futures_util::{Stream, StreamExt};
+use futures_util::{FutureExt, Stream, StreamExt};
 use node::server::{Chunks, Transport};
 use tokio::sync::{mpsc, oneshot};
 use wire::{Answer, Exchange, ExchangeError, Request};
@@ -117,11 +117,15 @@ impl Transport for Simulated {
     }
 
     async fn open_stream(&self, group: &str, id: &str) -> Result<Chunks, ExchangeError> {
-        let fault = self.network.stream_fault(self.host);
+        let (left, fault) = self.network.stream_fault(self.host).unzip();
         match fault {
             Some(faults::Stream::Refused) => return Err(unreachable("it answered 503")),
             Some(faults::Stream::Ends) => return Ok(futures_util::stream::empty().boxed()),
-            Some(faults::Stream::Silent) => return Ok(futures_util::stream::pending().boxed()),
+            Some(faults::Stream::Silent) => {
+                let end = tokio::time::sleep(left.unwrap_or_default());
+                let error = Err(io::ErrorKind::UnexpectedEof.into());
+                return Ok(futures_util::stream::once(end.map(|()| error)).boxed());
+            }
             Some(faults::Stream::Garbage) | None => {}
         }
         let (connection, mut chunks) = self.network.open(self.host);
