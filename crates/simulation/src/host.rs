@@ -52,7 +52,7 @@ impl Process {
     pub async fn stopped(&self) {
         // It fails if nobody can tell it any more: then it never stops.
         if self.stop.clone().wait_for(|stop| *stop).await.is_err() {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 
@@ -106,7 +106,7 @@ impl Host {
         }
     }
 
-    pub fn name(&self) -> &str {
+    pub fn instance(&self) -> &str {
         &self.identity.instance
     }
 
@@ -178,7 +178,7 @@ impl Host {
         let Running { runtime, dispatch, alive, main, .. } = running;
         alive.store(false, Ordering::Relaxed);
         if !main.is_finished() {
-            record.lose_spans(self.name(), self.life, now.saturating_sub(EXPORT_DELAY));
+            record.lose_spans(self.instance(), self.life, now.saturating_sub(EXPORT_DELAY));
         }
         dispatcher::with_default(&dispatch, || drop(runtime));
     }

@@ -108,7 +108,7 @@ impl World {
 
     /// The names of the processes, without the server.
     pub fn processes(&self) -> Vec<String> {
-        self.hosts[1..].iter().map(|host| host.name().to_owned()).collect()
+        self.hosts[1..].iter().map(|host| host.instance().to_owned()).collect()
     }
 
     /// Faults to come, in the order of their times.
@@ -220,7 +220,7 @@ impl World {
     /// Tables that are not empty, as process, name and length.
     pub fn tables(&self) -> Vec<(String, &'static str, usize)> {
         let of = |host: &Host| {
-            let name = host.name().to_owned();
+            let name = host.instance().to_owned();
             host.tables().into_iter().map(move |(table, len)| (name.clone(), table, len))
         };
         self.hosts.iter().flat_map(of).collect()
@@ -275,7 +275,7 @@ impl World {
         match self.hosts[place].frozen {
             Some(until) if until > start => return,
             Some(_) => {
-                self.record.event(self.hosts[place].name(), "wakes", "");
+                self.record.event(self.hosts[place].instance(), "wakes", "");
                 for (host, packet) in self.waiting.remove(&place).unwrap_or_default() {
                     self.deliver(host, packet);
                 }
@@ -285,15 +285,15 @@ impl World {
         }
         let host = &mut self.hosts[place];
         if !host.step(end) {
-            self.record.event(host.name(), "ends", "");
-            self.record.ended(host.name());
+            self.record.event(host.instance(), "ends", "");
+            self.record.ended(host.instance());
             let pause = host.stopping.take().map(|stopping| stopping.pause);
             self.kill(place, pause);
         } else if let Some(stopping) = &mut host.stopping {
             stopping.awake += end - start;
             if stopping.awake > LONGEST_STOP && !stopping.reported {
                 stopping.reported = true;
-                let name = host.name();
+                let name = host.instance();
                 let text = format!("{name} has not ended {LONGEST_STOP:?} after SIGTERM");
                 self.record.violation(text);
             }
@@ -315,17 +315,17 @@ impl World {
     fn begin(&mut self, fault: &Fault) {
         let all = 0..self.hosts.len();
         let places: Vec<usize> = match fault.process.as_str() {
-            EVERYTHING => all.filter(|place| self.hosts[*place].name() != MAIN).collect(),
+            EVERYTHING => all.filter(|place| self.hosts[*place].instance() != MAIN).collect(),
             BUSIEST => {
                 let processes =
-                    all.filter(|place| ![SERVER, MAIN].contains(&self.hosts[*place].name()));
+                    all.filter(|place| ![SERVER, MAIN].contains(&self.hosts[*place].instance()));
                 processes.max_by_key(|place| self.hosts[*place].held()).into_iter().collect()
             }
-            name => all.filter(|place| self.hosts[*place].name() == name).collect(),
+            name => all.filter(|place| self.hosts[*place].instance() == name).collect(),
         };
         for place in places {
             let text = format!("FAULT {:?}", fault.what);
-            self.record.event(self.hosts[place].name(), &text, "");
+            self.record.event(self.hosts[place].instance(), &text, "");
             self.hit(place, &fault.what);
         }
     }
