@@ -18,6 +18,10 @@ pub(super) fn backoff() -> ExponentialBackoff {
         .build()
 }
 
+/// An attempt of a request with a deadline gets half of the time that is left, but at least this long:
+/// a lease must survive a request that was lost.
+const SHORTEST_ATTEMPT: Duration = Duration::from_millis(200);
+
 /// The layer that repeats. Statuses from 500 are no answers: a proxy or a failing store sends them.
 pub(super) struct Repeat {
     next: Arc<dyn Exchange>,
@@ -40,10 +44,14 @@ impl Repeat {
 
     /// `left`: the time that the request has if nothing else bounds it.
     async fn attempt(&self, request: Request, left: Duration) -> Result<Answer, ExchangeError> {
-        let limit = match request.deadline() {
-            Some(_) => self.attempt_timeout,
-            None => self.attempt_timeout.min(left),
+        let deadline = request.deadline().map(|deadline| *deadline.borrow());
+        let limit = match deadline.map(|it| it.saturating_duration_since(Instant::now())) {
+            None => left,
+            // One attempt is all it gets.
+            Some(Duration::ZERO) => self.attempt_timeout,
+            Some(left) => SHORTEST_ATTEMPT.max(left / 2),
         };
+        let limit = limit.min(self.attempt_timeout);
         let unreachable =
             |reason| ExchangeError::Unreachable { server: self.server.clone(), reason };
         match timeout(limit, self.next.exchange(request)).await {
@@ -89,6 +97,8 @@ impl Exchange for Repeat {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use super::*;
     use serde_json::json;
     use tokio::sync::watch;
@@ -173,6 +183,34 @@ mod tests {
         let error = repeat.exchange(release()).await.unwrap_err();
         assert!(error.to_string().contains("no answer within"), "{error}");
         assert!(start.elapsed() <= Duration::from_secs(3), "{:?}", start.elapsed());
+    }
+
+    /// A server that does not answer the first request.
+    struct LosesOne(AtomicBool);
+
+    #[async_trait::async_trait]
+    impl Exchange for LosesOne {
+        async fn exchange(&self, request: Request) -> Result<Answer, ExchangeError> {
+            if !self.0.swap(true, Ordering::Relaxed) {
+                std::future::pending::<()>().await;
+            }
+            Ok(Answer::local(&request, 200, &json!({})))
+        }
+    }
+
+    /// Half of the lease is over when a heartbeat is due, and the first one is lost.
+    #[tokio::test(start_paused = true)]
+    async fn a_lost_request_leaves_time_for_another_one() {
+        let (mut repeat, _) = rig(Vec::new());
+        repeat.next = Arc::new(LosesOne(AtomicBool::new(false)));
+        let start = Instant::now();
+        let lease_ends = start + Duration::from_millis(1_500);
+        let answer = repeat.exchange(release().until(lease_ends)).await.unwrap();
+        assert!(
+            answer.repeated && start.elapsed() < Duration::from_secs(1),
+            "{:?}",
+            start.elapsed()
+        );
     }
 
     #[tokio::test(start_paused = true)]

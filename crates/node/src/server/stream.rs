@@ -13,8 +13,12 @@ use wire::{ExchangeError, Message};
 
 use super::{repeat::backoff, transport::Transport};
 
-/// A connection is replaced after about this long, before something on the way drops it unnoticed.
-const RENEW: Duration = Duration::from_secs(240);
+/// A connection is replaced after about this long: something on the way can hold it open and silent,
+/// which looks like a server without work.
+const RENEW: Duration = Duration::from_secs(30);
+
+/// How long a connection that was replaced is still read: the server may just have sent something.
+const OVERLAP: Duration = Duration::from_secs(1);
 
 /// A connection that ends sooner is a failed attempt: the next one waits.
 const STABLE: Duration = Duration::from_secs(1);
@@ -115,6 +119,7 @@ async fn read(
     up: Arc<watch::Sender<bool>>,
     listener: impl Listener,
 ) {
+    let listener = Arc::new(listener);
     let connect = async || {
         let id = id.next();
         let chunks = transport.open_stream(&group, &id).await?;
@@ -148,10 +153,14 @@ async fn read(
                 tokio::time::sleep(RENEW.mul_f64(rand::random_range(0.8..1.2))).await;
                 connect().await
             };
-            match read_until(&mut events, renewal, &listener).await {
+            match read_until(&mut events, renewal, &*listener).await {
                 Some(Ok((connection, renewed))) => {
-                    events = renewed;
                     listener.connected(&connection);
+                    let mut old = std::mem::replace(&mut events, renewed);
+                    let listener = listener.clone();
+                    tokio::spawn(async move {
+                        read_until(&mut old, tokio::time::sleep(OVERLAP), &*listener).await
+                    });
                 }
                 // The old connection may still be good: read it, and try again later.
                 Some(Err(error)) => tracing::debug!(%error, "renewing the message stream failed"),
