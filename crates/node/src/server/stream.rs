@@ -214,8 +214,9 @@ mod tests {
     use resonate_otel::{Identity, Telemetry};
     use std::sync::atomic::{AtomicUsize, Ordering};
     use tokio::{net::TcpListener, sync::mpsc};
+    use wire::{Answer, Exchange, Request};
 
-    use crate::config::Config;
+    use crate::{config::Config, server::Chunks};
 
     const STREAM: [(axum::http::HeaderName, &str); 1] = [(CONTENT_TYPE, "text/event-stream")];
 
@@ -233,9 +234,21 @@ mod tests {
         let url = format!("http://{}", listener.local_addr().unwrap());
         let app = Router::new().route("/poll/{group}/{id}", get(poll));
         tokio::spawn(async move { axum::serve(listener, app).await });
+        let config = config(&url);
+        let transport = crate::server::http(&config).unwrap();
+        (stream_over(transport, &config, id), Seen { ids, requests })
+    }
+
+    fn config(url: &str) -> Config {
         let command = Config::augment_args(clap::Command::new("test"));
-        let matches = command.get_matches_from(["test", "--server", &url]);
-        let config = Config::from_arg_matches(&matches).unwrap();
+        Config::from_arg_matches(&command.get_matches_from(["test", "--server", url])).unwrap()
+    }
+
+    fn stream_over(
+        transport: Arc<dyn Transport>,
+        config: &Config,
+        id: ConnectionId,
+    ) -> MessageStream {
         let identity = Identity {
             name: "g".to_owned(),
             instance: "i".to_owned(),
@@ -243,9 +256,7 @@ mod tests {
             version: "0",
         };
         let telemetry = Telemetry::start(identity).unwrap();
-        let transport = crate::server::http(&config).unwrap();
-        let stream = crate::server::client(&config, "g", id, transport, &telemetry).1;
-        (stream, Seen { ids, requests })
+        crate::server::client(config, "g", id, transport, &telemetry).1
     }
 
     /// What the server has seen.
@@ -301,5 +312,52 @@ mod tests {
         assert_eq!(told.recv().await.as_deref(), Some(execute));
         let (first, second) = (seen.ids.recv().await, seen.ids.recv().await);
         assert!(first.is_some() && first != second);
+    }
+
+    /// A server whose connections the test gets, as what sends their text.
+    struct Connections(mpsc::Sender<mpsc::Sender<String>>);
+
+    #[async_trait::async_trait]
+    impl Exchange for Connections {
+        async fn exchange(&self, _: Request) -> Result<Answer, ExchangeError> {
+            std::future::pending().await
+        }
+    }
+
+    #[async_trait::async_trait]
+    impl Transport for Connections {
+        fn server(&self) -> &str {
+            "http://server"
+        }
+
+        async fn open_stream(&self, _: &str, _: &str) -> Result<Chunks, ExchangeError> {
+            let (sender, texts) = mpsc::channel(4);
+            self.0.send(sender).await.unwrap();
+            let next = async |mut texts: mpsc::Receiver<String>| {
+                Some((Ok(texts.recv().await?.into()), texts))
+            };
+            Ok(futures_util::stream::unfold(texts, next).boxed())
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_connection_is_replaced_and_read_for_another_moment() {
+        let (connected, mut connections) = mpsc::channel(4);
+        let config = config("http://server");
+        let stream = stream_over(Arc::new(Connections(connected)), &config, ConnectionId::Fresh);
+        let (tell, mut told) = mpsc::channel(4);
+        stream.open(Tell(tell));
+        let old = connections.recv().await.unwrap();
+        let start = Instant::now();
+        let new = connections.recv().await.unwrap();
+        assert!(start.elapsed() <= RENEW.mul_f64(1.2), "{:?}", start.elapsed());
+        for (connection, id) in [(&new, "new"), (&old, "old")] {
+            let message = Message::execute(id, 1).into_text();
+            connection.send(format!("data: {message}\n\n")).await.unwrap();
+            let told = tokio::time::timeout(OVERLAP, told.recv()).await;
+            assert_eq!(told, Ok(Some(message)), "{id}");
+        }
+        tokio::time::sleep(2 * OVERLAP).await;
+        assert!(old.is_closed() && !new.is_closed());
     }
 }
