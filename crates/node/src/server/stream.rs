@@ -351,6 +351,7 @@ mod tests {
         let start = Instant::now();
         let new = connections.recv().await.unwrap();
         assert!(start.elapsed() <= RENEW.mul_f64(1.2), "{:?}", start.elapsed());
+        tokio::time::sleep(OVERLAP / 2).await;
         for (connection, id) in [(&new, "new"), (&old, "old")] {
             let message = Message::execute(id, 1).into_text();
             connection.send(format!("data: {message}\n\n")).await.unwrap();
