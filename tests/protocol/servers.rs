@@ -11,7 +11,7 @@ use tokio::{
 };
 
 /// The retry time-out of both servers.
-pub const RETRY: Duration = Duration::from_millis(2_000);
+pub const RETRY: Duration = Duration::from_millis(500);
 
 /// An embedded server inside this process.
 pub struct Embedded {
