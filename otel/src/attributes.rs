@@ -31,10 +31,12 @@ pub const EXCEPTION_TYPE: &str = "exception.type";
 /// Message of the error of a failed attempt.
 pub const EXCEPTION_MESSAGE: &str = "exception.message";
 
-/// In `param.headers` of a step: the process that created it.
+/// In `param.headers` of a step or mark: the process that created it.
 pub(crate) const HEADER_INSTANCE: &str = "resonate-otel-instance";
-/// In `param.headers` of a step: the version of the task that created it.
+/// In `param.headers` of a step or mark: the version of the task that created it.
 pub(crate) const HEADER_VERSION: &str = "resonate-otel-version";
+/// In `param.headers` of the mark of a run that was released in the middle of a step.
+pub(crate) const HEADER_RELEASED: &str = "resonate-otel-released";
 /// In `value.headers` of a promise that a task's run settled: the process and the version.
 pub(crate) const HEADER_SETTLER: &str = "resonate-otel-settler";
 

@@ -23,6 +23,9 @@ use crate::{
 /// Clocks that differ by more are worth a line in the log.
 const CLOCK_SKEW: Duration = Duration::from_millis(100);
 
+/// Stands for the name of a function that cannot be read.
+pub(crate) const UNREADABLE: &str = "invocation";
+
 /// A call or timer that is being created.
 pub(crate) struct Creation {
     /// The context that its span is a child of.
@@ -46,10 +49,10 @@ impl PromiseSpans {
     }
 
     /// The span of a promise that this process has created: its call or timer. A step has one when
-    /// it is settled.
-    pub fn created(&self, creation: Creation, promise: &Promise) {
+    /// it is settled. The call ended at `end`.
+    pub fn created(&self, creation: &Creation, promise: &Promise, end: SystemTime) {
         let Creation { parent, span, start } = creation;
-        let end = SystemTime::now();
+        let start = *start;
         let created = context::time(promise.created_at);
         self.compare_clocks(start, created, end);
         let (name, kind, start, end) = if promise.is_timer() {
@@ -65,7 +68,7 @@ impl PromiseSpans {
         self.emitter.emit(Finished {
             name: name.into(),
             kind,
-            context: span,
+            context: span.clone(),
             parent: parent.span().span_context().span_id(),
             start,
             end,
@@ -160,7 +163,7 @@ impl PromiseSpans {
             _ => Status::error(promise.error().unwrap_or_default()),
         };
         self.emitter.emit(Finished {
-            name: promise.function().unwrap_or_else(|| "invocation".to_owned()).into(),
+            name: promise.function().unwrap_or_else(|| UNREADABLE.to_owned()).into(),
             kind: SpanKind::Consumer,
             context,
             parent: parent.span().span_context().span_id(),
@@ -175,7 +178,8 @@ impl PromiseSpans {
     /// The context of a flow that a client without tracing has started: every process derives it
     /// alike. The first run reports the flow's first span.
     pub fn received(&self, promise: &Promise, first_run: bool, now: SystemTime) -> Context {
-        let name = format!("received {}", promise.function().unwrap_or_default());
+        let name =
+            format!("received {}", promise.function().unwrap_or_else(|| UNREADABLE.to_owned()));
         let trace = context::derived_trace_id(promise);
         let span = context::derived_span_id("received", promise);
         let root = self.emitter.root(trace, span, &name, &SpanKind::Consumer);

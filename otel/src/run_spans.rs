@@ -13,11 +13,13 @@ use opentelemetry::{
 };
 use tokio::{task::AbortHandle, time::Instant};
 
-use wire::Promise;
+use wire::{Promise, tag};
 
 use crate::{
     attributes as key,
+    context::time,
     emit::{Emitter, Finished},
+    promise_spans::UNREADABLE,
 };
 
 /// A run that lasts longer has a span of its lease.
@@ -57,7 +59,7 @@ impl Outcome {
 pub(crate) struct Run {
     version: i64,
     promise: String,
-    function: String,
+    function: Option<String>,
     group: Option<String>,
     /// The context in the promise's headers: the parent of all that the run emits.
     context: Context,
@@ -66,11 +68,23 @@ pub(crate) struct Run {
     /// The end of the last lease span.
     marked: SystemTime,
     begun: Instant,
-    /// The last heartbeat, or the acquisition.
+    /// When the last heartbeat that was confirmed, or the acquisition, was sent: at the server the
+    /// lease lasts from then on at least.
     renewed: Instant,
-    /// Steps that a dead run left pending: (promise id, instance, version of the task).
-    inherited: Vec<(String, String, i64)>,
+    /// Whether the lease is held for certain. The server confirms heartbeats of lost leases too.
+    held: bool,
+    /// When the promise was created.
+    created: SystemTime,
+    branch: Option<String>,
+    /// The steps that are not settled, by promise id.
+    steps: HashSet<String>,
+    /// Those among them that a dead run left.
+    taken_over: HashSet<String>,
+    /// The dead run, if this one takes over.
+    predecessor: Option<Predecessor>,
     timer: Option<AbortHandle>,
+    /// When the answer to its fulfil was lost. The run is over, and its promise will tell how.
+    unanswered: Option<SystemTime>,
 }
 
 impl Run {
@@ -79,38 +93,76 @@ impl Run {
         promise: &Promise,
         context: Context,
         start: SystemTime,
-        lease: Duration,
+        (sent, lease): (Instant, Duration),
     ) -> Self {
+        let sampled = context.span().span_context().is_sampled();
         Self {
             version,
             promise: promise.id.to_string(),
-            function: promise.function().unwrap_or_default(),
+            function: promise.function(),
             group: promise.group().map(str::to_owned),
             context,
             start,
             lease,
             marked: start,
             begun: Instant::now(),
-            renewed: Instant::now(),
-            inherited: Vec::new(),
+            renewed: sent,
+            held: true,
+            created: time(promise.created_at),
+            branch: promise.tags.get(tag::BRANCH).filter(|_| sampled).map(str::to_owned),
+            steps: HashSet::new(),
+            taken_over: HashSet::new(),
+            predecessor: None,
             timer: None,
+            unanswered: None,
         }
     }
 
-    /// Notes the pending steps that an earlier run began: it ended without settling them, so its
-    /// lease expired. A run that is suspended, or that drains, leaves none.
-    pub fn inherit<'a>(&mut self, pending: impl Iterator<Item = &'a Promise<'a>>) {
+    /// Whether a lease that was renewed last at `renewed` has not ended at `now`.
+    fn lasts(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.renewed) <= self.lease
+    }
+
+    /// Notes the pending steps that earlier runs began. If the run before was not released, it ended
+    /// without settling them: its lease expired. A run that is suspended leaves none.
+    pub fn inherit<'a>(
+        &mut self,
+        pending: impl Iterator<Item = &'a Promise<'a>>,
+        predecessor: Predecessor,
+    ) {
         for step in pending {
-            let version =
-                step.param.header(key::HEADER_VERSION).and_then(|version| version.parse().ok());
-            if let (Some(instance), Some(version)) =
-                (step.param.header(key::HEADER_INSTANCE), version)
-                && version < self.version
-            {
-                self.inherited.push((step.id.to_string(), instance.to_owned(), version));
+            let version = step.param.header(key::HEADER_VERSION);
+            let version = version.and_then(|version| version.parse::<i64>().ok());
+            if version.is_some_and(|version| version < self.version) {
+                self.steps.insert(step.id.to_string());
             }
         }
+        if !self.steps.is_empty() && !predecessor.released {
+            self.taken_over = self.steps.clone();
+            self.predecessor = Some(predecessor);
+        }
     }
+
+    /// Whether it took over from a run whose lease expired.
+    pub fn is_takeover(&self) -> bool {
+        self.predecessor.is_some()
+    }
+
+    /// The branch that its steps are in, if the run after it can see them and has spans.
+    pub fn branch(&self) -> Option<&str> {
+        self.branch.as_deref()
+    }
+}
+
+/// What is known of the run before a run.
+#[derive(Debug, Default)]
+pub(crate) struct Predecessor {
+    /// The process.
+    pub instance: Option<String>,
+    /// It was released.
+    pub released: bool,
+    /// When it last did something that only the holder of the lease can do.
+    pub seen: Option<SystemTime>,
 }
 
 /// The runs that have not ended, by the id of their task.
@@ -140,14 +192,57 @@ impl OpenRuns {
     pub fn step(&self, task: &str, step: &str) -> Option<(Context, Option<SystemTime>)> {
         let runs = self.lock();
         let run = runs.get(task)?;
-        let taken_over = run.inherited.iter().any(|(id, ..)| id == step);
+        let taken_over = run.taken_over.contains(step);
         Some((run.context.clone(), taken_over.then_some(run.start)))
+    }
+
+    /// A run has created a step.
+    pub fn step_begun(&self, task: &str, step: &str) {
+        if let Some(run) = self.lock().get_mut(task) {
+            run.steps.insert(step.to_owned());
+        }
+    }
+
+    /// A run has settled a step.
+    pub fn step_ended(&self, task: &str, step: &str) {
+        if let Some(run) = self.lock().get_mut(task) {
+            run.steps.remove(step);
+        }
+    }
+
+    /// The branch of a run in the middle of a step.
+    pub fn branch_in_a_step(&self, task: &str, version: i64) -> Option<String> {
+        let runs = self.lock();
+        let run = runs.get(task).filter(|run| run.version == version && !run.steps.is_empty());
+        run?.branch().map(str::to_owned)
+    }
+
+    /// When the lease of the run of `task` ends, as far as is known: another process may hold the
+    /// task from then on.
+    pub fn lease_end(&self, task: &str) -> Option<SystemTime> {
+        let runs = self.lock();
+        let run = runs.get(task)?;
+        Some(SystemTime::now() - run.renewed.elapsed() + run.lease)
+    }
+
+    /// The answer to the fulfil of a run was lost. It ends when its promise tells how.
+    pub fn await_outcome(&self, task: &str, version: i64) {
+        if let Some(run) = self.lock().get_mut(task).filter(|run| run.version == version) {
+            run.unanswered.get_or_insert(SystemTime::now());
+        }
+    }
+
+    /// Whether the answer to the fulfil of a run was lost.
+    pub fn awaits_outcome(&self, task: &str, version: i64) -> bool {
+        let runs = self.lock();
+        let run = runs.get(task).filter(|run| run.version == version);
+        run.is_some_and(|run| run.unanswered.is_some())
     }
 
     /// A run has begun.
     pub fn begin(&self, task: &str, mut run: Run) {
         if let Some(emitter) = &self.emitter {
-            self.emit_lost_leases(emitter, &run);
+            emit_lost_lease(emitter, &run);
             let (runs, emitter, instance) =
                 (self.runs.clone(), emitter.clone(), self.instance.clone());
             let (id, version) = (task.to_owned(), run.version);
@@ -156,7 +251,11 @@ impl OpenRuns {
                 if let Some(run) = runs.lock().expect("no holder of this lock panics").get_mut(&id)
                     && run.version == version
                 {
-                    mark(&emitter, &instance, run);
+                    // This process may have been frozen since it acquired the task.
+                    run.held &= run.lasts(Instant::now());
+                    if run.held {
+                        mark(&emitter, &instance, run);
+                    }
                 }
             });
             run.timer = Some(timer.abort_handle());
@@ -182,15 +281,24 @@ impl OpenRuns {
         true
     }
 
-    /// The server has confirmed a heartbeat of a run.
-    pub fn heartbeat(&self, task: &str, version: i64) {
+    /// The server has taken a write of a run, so the run holds its lease.
+    pub fn confirm_lease(&self, task: &str, version: i64) {
+        let mut runs = self.lock();
+        if let Some(run) = runs.get_mut(task).filter(|run| run.version == version && !run.held) {
+            run.held = true;
+            run.marked = SystemTime::now();
+        }
+    }
+
+    /// The server has confirmed a heartbeat of a run, which was sent at `sent`.
+    pub fn heartbeat(&self, task: &str, version: i64, sent: Instant) {
         let Some(emitter) = &self.emitter else { return };
         let mut runs = self.lock();
         let Some(run) = runs.get_mut(task).filter(|run| run.version == version) else { return };
-        let gap = std::mem::replace(&mut run.renewed, Instant::now()).elapsed();
-        if gap > run.lease {
-            // The lease may have been lost in between, so no span covers this gap.
-            run.marked = SystemTime::now();
+        // If the lease may have ended before this heartbeat arrived, the answer says nothing.
+        run.held &= run.lasts(Instant::now());
+        run.renewed = sent;
+        if !run.held {
             return;
         }
         let since = run.marked.elapsed().unwrap_or_default();
@@ -211,58 +319,56 @@ impl OpenRuns {
         let Some(emitter) = &self.emitter else { return };
         let mut attributes = of_run(&run);
         attributes.push(KeyValue::new(key::RUN_OUTCOME, outcome.as_str()));
-        if !run.inherited.is_empty() {
+        if run.is_takeover() {
             attributes.push(KeyValue::new(key::TAKEOVER, true));
         }
         emitter.emit(Finished {
-            name: format!("{} on {}", run.function, self.instance).into(),
+            name: format!("{} on {}", run.function.as_deref().unwrap_or(UNREADABLE), self.instance)
+                .into(),
             kind: SpanKind::Internal,
             context: emitter.child(&run.context, "run", &SpanKind::Internal),
             parent: run.context.span().span_context().span_id(),
             start: run.start,
-            end: SystemTime::now(),
+            end: run.unanswered.unwrap_or_else(SystemTime::now),
             attributes,
             events: Vec::new(),
             status: Status::Unset,
         });
     }
+}
 
-    /// The spans of the time in which a dead process sent no heartbeat.
-    fn emit_lost_leases(&self, emitter: &Emitter, run: &Run) {
-        let mut reported = HashSet::new();
-        for (_, instance, version) in &run.inherited {
-            if !reported.insert(version) {
-                continue;
-            }
-            // A step names the run that created it. If later runs of the step died too, the last
-            // of them left no name.
-            let name = match version + 1 == run.version {
-                true => format!("lease of {instance} expired"),
-                false => "lease expired".to_owned(),
-            };
-            let mut attributes = of_run(run);
-            attributes.push(KeyValue::new(key::LEASE_INSTANCE, instance.clone()));
-            emitter.emit(Finished {
-                name: name.into(),
-                kind: SpanKind::Internal,
-                context: emitter.child(&run.context, "lease", &SpanKind::Internal),
-                parent: run.context.span().span_context().span_id(),
-                start: run.start - run.lease,
-                end: run.start,
-                attributes,
-                events: Vec::new(),
-                status: Status::error("no heartbeat for the length of the lease"),
-            });
-        }
-    }
+/// The span of the time in which a dead process sent no heartbeat: from the last moment in which its
+/// lease was held, as far as this process knows, to the takeover.
+fn emit_lost_lease(emitter: &Emitter, run: &Run) {
+    let Some(Predecessor { instance, seen, .. }) = &run.predecessor else { return };
+    let name = match instance {
+        Some(instance) => format!("lease of {instance} expired"),
+        None => "lease expired".to_owned(),
+    };
+    let mut attributes = of_run(run);
+    let instance = instance.clone();
+    attributes.extend(instance.map(|instance| KeyValue::new(key::LEASE_INSTANCE, instance)));
+    let held = seen.unwrap_or(run.created).max(run.created).max(run.start - run.lease);
+    emitter.emit(Finished {
+        name: name.into(),
+        kind: SpanKind::Internal,
+        context: emitter.child(&run.context, "lease", &SpanKind::Internal),
+        parent: run.context.span().span_context().span_id(),
+        // The server's clock may be ahead.
+        start: held.min(run.start),
+        end: run.start,
+        attributes,
+        events: Vec::new(),
+        status: Status::error("no heartbeat for the length of the lease"),
+    });
 }
 
 fn of_run(run: &Run) -> Vec<KeyValue> {
     let mut attributes = vec![
         KeyValue::new(key::PROMISE_ID, run.promise.clone()),
-        KeyValue::new(key::FUNCTION, run.function.clone()),
         KeyValue::new(key::TASK_VERSION, run.version),
     ];
+    attributes.extend(run.function.clone().map(|function| KeyValue::new(key::FUNCTION, function)));
     attributes.extend(run.group.as_ref().map(|group| KeyValue::new(key::GROUP, group.clone())));
     attributes
 }

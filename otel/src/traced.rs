@@ -1,13 +1,17 @@
 //! The layer that traces: it writes contexts into promises, and emits the spans of what it sees.
 
 mod creations;
+mod endings;
+mod lost;
+mod marks;
 
 use std::{
-    sync::Arc,
+    sync::{Arc, atomic::AtomicUsize},
     time::{Duration, SystemTime},
 };
 
 use opentelemetry::Context;
+use tokio::time::Instant;
 use tracing::Instrument;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 use wire::{
@@ -17,11 +21,12 @@ use wire::{
     tag,
 };
 
+use self::{lost::Asked, marks::Mark};
 use crate::{
     Telemetry, attributes as key, context,
     emit::Emitter,
     promise_spans::PromiseSpans,
-    run_spans::{OpenRuns, Outcome, Run},
+    run_spans::{OpenRuns, Run},
     steps::Steps,
 };
 
@@ -46,6 +51,8 @@ struct Inner {
     instance: String,
     runs: OpenRuns,
     steps: Steps,
+    /// How many promises are looked up because an answer was lost.
+    looked_up: AtomicUsize,
 }
 
 struct Spans {
@@ -63,7 +70,9 @@ impl Traced {
             emitter,
         });
         let runs = OpenRuns::new(emitter, &instance);
-        Self(Arc::new(Inner { next, spans, instance, runs, steps: Steps::default() }))
+        let steps = Steps::default();
+        let looked_up = AtomicUsize::new(0);
+        Self(Arc::new(Inner { next, spans, instance, runs, steps, looked_up }))
     }
 
     /// The trace id of the run of `task` in this process, in hexadecimal digits.
@@ -142,16 +151,16 @@ impl Inner {
         self.next.exchange(request).instrument(span).await
     }
 
-    async fn acquire(&self, request: Request) -> Answered {
+    async fn acquire(self: &Arc<Self>, request: Request) -> Answered {
         let Operation::TaskAcquire(acquire) = request.operation() else { unreachable!() };
-        let lease = lease(acquire.ttl);
+        let lease = (Instant::now(), lease(acquire.ttl));
         let answer = self.next.exchange(request).await?;
         self.begin(&answer, lease).await;
         Ok(answer)
     }
 
-    /// A run begins, if the answer says so.
-    async fn begin(&self, answer: &Answer, lease: Duration) {
+    /// A run begins, if the answer says so. `lease`: when it was asked for, and its length.
+    async fn begin(self: &Arc<Self>, answer: &Answer, lease: (Instant, Duration)) {
         let AnswerBody::Acquired(Task { id, version, state, .. }, promise, preload) = answer.body()
         else {
             return;
@@ -168,8 +177,16 @@ impl Inner {
             && let Some(preload) = preload
             && let Ok(preload) = serde_json::from_str::<Vec<Promise>>(preload.get())
         {
-            run.inherit(preload.iter().filter(|step| step.is_step() && step.is_pending()));
+            let pending = preload.iter().filter(|child| child.is_step() && child.is_pending());
+            run.inherit(pending, marks::predecessor(&preload, *version));
             preload.iter().for_each(|child| self.awaited(child));
+        }
+        // A run that takes over may die before it leaves another trace of itself.
+        if run.is_takeover()
+            && let Some(branch) = run.branch().map(str::to_owned)
+        {
+            let (inner, id, version) = (self.clone(), id.to_string(), *version);
+            tokio::spawn(async move { inner.leave(Mark::TakenOver, &id, version, branch).await });
         }
         self.runs.begin(id, run);
     }
@@ -196,31 +213,56 @@ impl Inner {
         self.next.exchange(get).await.ok()
     }
 
-    async fn fence(&self, mut request: Request) -> Answered {
+    async fn fence(self: &Arc<Self>, mut request: Request) -> Answered {
         let Operation::TaskFence(fence) = request.operation() else { unreachable!() };
         let (id, version) = (fence.id.to_string(), fence.version);
         // Names the creator of a step, so that a later run can tell a takeover from a resume.
-        let headers = match &fence.action {
+        let (child, headers, is_step) = match &fence.action {
             FencedAction::Create(create) if create.tags.get(tag::SCOPE) == Some("local") => {
-                Some(Pairs::from_iter([
+                let creator = Pairs::from_iter([
                     (key::HEADER_INSTANCE, self.instance.clone()),
                     (key::HEADER_VERSION, version.to_string()),
-                ]))
+                ]);
+                (create.id.to_string(), Some(creator), true)
             }
-            FencedAction::Create(_) => Some(Pairs::default()),
-            FencedAction::Settle(_) => None,
+            FencedAction::Create(create) => (create.id.to_string(), Some(Pairs::default()), false),
+            FencedAction::Settle(settle) => (settle.id.to_string(), None, true),
         };
         let settles = headers.is_none();
         let run = self.runs.context(&id).unwrap_or_default();
         let prepared = headers.and_then(|more| self.prepare(&mut request, &run, more));
-        let answer = self.send(request, &run).await?;
+        let asked = match &prepared {
+            // A step has its span when it is settled.
+            Some(_) if is_step => None,
+            Some(prepared) => {
+                Some(Asked::Creation { id: child.clone(), prepared: prepared.clone() })
+            }
+            None => settles.then(|| Asked::Step { task: id.clone(), id: child.clone() }),
+        };
+        if is_step && !settles && self.spans.is_some() {
+            self.runs.step_begun(&id, &child);
+        }
+        let mut under_way = self.watch(asked);
+        let answer = self.send(request, &run).await;
+        under_way.note(&answer);
+        let answer = answer?;
+        if answer.status() == 200 {
+            self.runs.confirm_lease(&id, version);
+        }
+        if answer.promise().is_some_and(|promise| !promise.is_pending()) {
+            self.runs.step_ended(&id, &child);
+        }
         match (answer.status(), answer.promise()) {
             (200, Some(promise)) => match prepared {
-                Some(prepared) if prepared.created(promise) => self.created(prepared, promise),
+                Some(prepared) if prepared.created(promise) => {
+                    self.created(&prepared, promise, SystemTime::now());
+                }
                 _ if settles => self.settled_step(&id, promise),
                 _ => {}
             },
-            (409, _) => self.fenced(&id, version).await,
+            (409, _) => {
+                self.fenced(&id, version, false).await;
+            }
             _ => {}
         }
         Ok(answer)
@@ -236,113 +278,14 @@ impl Inner {
         }
     }
 
-    /// `task.suspend` ends a run, unless it is answered 300.
-    async fn suspend(&self, request: Request) -> Answered {
-        let Operation::TaskSuspend(suspend) = request.operation() else { unreachable!() };
-        let (id, version) = (suspend.id.to_string(), suspend.version);
-        let run = self.runs.context(&id).unwrap_or_default();
-        let answer = self.send(request, &run).await?;
-        match answer.status() {
-            200 => self.end(&id, version, Outcome::Suspended),
-            409 if answer.repeated && self.suspended(&id, version).await => {
-                self.end(&id, version, Outcome::Suspended);
-            }
-            409 => self.fenced(&id, version).await,
-            _ => {}
-        }
-        Ok(answer)
-    }
-
-    /// Whether an earlier attempt of a suspend, whose answer was lost, took effect: a task that
-    /// lost its lease instead is pending and was not resumed.
-    async fn suspended(&self, id: &str, version: i64) -> bool {
-        if self.spans.is_none() {
-            return false;
-        }
-        let get = Request::new("task.get", &Get { id: id.into() });
-        let Ok(answer) = self.next.exchange(get).await else { return false };
-        let AnswerBody::Task(task) = answer.body() else { return false };
-        task.version == version && (task.state == TaskState::Suspended || task.resumes > 0)
-    }
-
-    /// `task.fulfill`: the end of an invocation, if this run settled the promise.
-    async fn fulfill(&self, mut request: Request) -> Answered {
-        let Operation::TaskFulfill(fulfill) = request.operation() else { unreachable!() };
-        let (id, version) = (fulfill.id.to_string(), fulfill.version);
-        if self.spans.is_some() {
-            request.add_headers(&Pairs::from_iter([(key::HEADER_SETTLER, self.settler(version))]));
-        }
-        let run = self.runs.context(&id).unwrap_or_default();
-        let answer = self.send(request, &run).await?;
-        match (answer.status(), answer.promise()) {
-            (200, Some(promise)) => self.settled(&id, version, promise),
-            (409, _) => self.fenced(&id, version).await,
-            _ => {}
-        }
-        Ok(answer)
-    }
-
-    /// What the value of a promise names as its settler.
-    fn settler(&self, version: i64) -> String {
-        format!("{} {version}", self.instance)
-    }
-
-    /// The promise of a run is settled: by this run, or by another one, or by its time-out.
-    fn settled(&self, id: &str, version: i64, promise: &Promise) {
-        // The first of several attempts may have settled it: the header tells.
-        let ours = promise.value.header(key::HEADER_SETTLER) == Some(&self.settler(version));
-        let outcome = match (ours, promise.state) {
-            (true, PromiseState::Resolved) => Outcome::Fulfilled,
-            (true, _) => Outcome::Rejected,
-            (false, _) => Outcome::Fenced,
-        };
-        if let Some(spans) = &self.spans {
-            if promise.state == PromiseState::RejectedTimedout {
-                spans.promises.timed_out(promise);
-            } else if ours && let Some(run) = self.runs.context(id) {
-                spans.promises.invocation(&run, promise, version);
-            }
-        }
-        self.end(id, version, outcome);
-    }
-
-    /// A run was refused: another process runs the task, or the promise is settled, perhaps by an
-    /// attempt of this run whose answer was lost.
-    async fn fenced(&self, id: &str, version: i64) {
-        if self.spans.is_some()
-            && let Some(answer) = self.get(id).await
-            && let Some(promise) = answer.promise().filter(|promise| !promise.is_pending())
-        {
-            self.settled(id, version, promise);
-        }
-        self.end(id, version, Outcome::Fenced);
-    }
-
-    async fn release(&self, request: Request) -> Answered {
-        let Operation::TaskRelease(release) = request.operation() else { unreachable!() };
-        let (id, version) = (release.id.to_string(), release.version);
-        let answer = self.next.exchange(request).await;
-        // A repeat is refused if an earlier attempt took effect. Any other refusal says that there
-        // was nothing left to release.
-        let released =
-            answer.as_ref().is_ok_and(|answer| answer.status() == 200 || answer.repeated);
-        self.end(&id, version, if released { Outcome::Released } else { Outcome::Fenced });
-        answer
-    }
-
-    fn end(&self, id: &str, version: i64, outcome: Outcome) {
-        if self.runs.end(id, version, outcome) && outcome != Outcome::Suspended {
-            self.steps.forget(id);
-        }
-    }
-
     async fn heartbeat(&self, request: Request) -> Answered {
         let Operation::TaskHeartbeat(heartbeat) = request.operation() else { unreachable!() };
         let tasks: Vec<(String, i64)> =
             heartbeat.tasks.iter().map(|task| (task.id.to_string(), task.version)).collect();
+        let sent = Instant::now();
         let answer = self.next.exchange(request).await?;
         if answer.status() == 200 {
-            tasks.iter().for_each(|(id, version)| self.runs.heartbeat(id, *version));
+            tasks.iter().for_each(|(id, version)| self.runs.heartbeat(id, *version, sent));
         }
         Ok(answer)
     }

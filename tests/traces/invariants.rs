@@ -151,6 +151,8 @@ fn identity(span: &Span, check: &mut impl FnMut(bool, &str, &Span)) {
     check(span.resource["service.namespace"] == "async-rpc", "wrong namespace", span);
     check(!span.resource["service.version"].is_empty(), "no version", span);
     let (function, group) = (span.get("resonate.function"), span.get("resonate.group"));
+    // What stands for the name of a function that cannot be read.
+    let name = if function.is_empty() { "invocation" } else { function };
     let holds = match shape(span) {
         Shape::Request => {
             span.name == format!("POST {}", span.get("http.route"))
@@ -160,10 +162,10 @@ fn identity(span: &Span, check: &mut impl FnMut(bool, &str, &Span)) {
         Shape::Received => span.name == format!("received {function}") && group == service,
         // If the promise timed out, its awaiter or its holder emits the span.
         Shape::Invocation => {
-            span.name == function
+            span.name == name
                 && (group == service || span.get("resonate.promise.state") == "rejected_timedout")
         }
-        Shape::Run => span.name == format!("{function} on {instance}") && group == service,
+        Shape::Run => span.name == format!("{name} on {instance}") && group == service,
         Shape::Lease => span.name == format!("lease on {instance}") && group == service,
         Shape::LostLease => {
             let lost = span.get("resonate.lease.instance");

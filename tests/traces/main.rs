@@ -21,6 +21,7 @@ mod flows;
 mod invariants;
 mod jaeger;
 mod outages;
+mod poison;
 mod random_kills;
 mod rest;
 mod restart;

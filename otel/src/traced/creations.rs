@@ -1,15 +1,16 @@
 //! Promises that are created: their context, and the span of their call.
 
-use std::time::SystemTime;
+use std::{sync::Arc, time::SystemTime};
 
 use opentelemetry::{
     Context,
-    trace::{SpanKind, TraceContextExt},
+    trace::{SpanContext, SpanKind, TraceContextExt},
 };
+use tokio::time::Instant;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 use wire::{Operation, Pairs, Promise, Request};
 
-use super::{Answered, Inner, lease};
+use super::{Answered, Inner, lease, lost::Asked};
 use crate::{attributes as key, context, promise_spans::Creation};
 
 /// The context of a promise that is about to be created.
@@ -19,6 +20,11 @@ pub(super) struct Prepared {
 }
 
 impl Prepared {
+    /// The ids of the span of the creation, if it has one.
+    pub fn span(&self) -> Option<&SpanContext> {
+        self.creation.as_ref().map(|creation| &creation.span)
+    }
+
     /// Whether a promise that came back is the one that was sent with these headers: the server
     /// answers alike whether it created or found it.
     pub fn created(&self, promise: &Promise) -> bool {
@@ -34,7 +40,7 @@ impl Inner {
         request: &mut Request,
         parent: &Context,
         more: Pairs,
-    ) -> Option<Prepared> {
+    ) -> Option<Arc<Prepared>> {
         let creation = self.spans.as_ref().map(|spans| Creation {
             span: spans.emitter.child(parent, "rpc", &SpanKind::Producer),
             parent: parent.clone(),
@@ -48,30 +54,41 @@ impl Inner {
         if headers.is_empty() || !request.add_headers(&headers) {
             return None;
         }
-        Some(Prepared { headers, creation })
+        Some(Arc::new(Prepared { headers, creation }))
     }
 
-    pub fn created(&self, prepared: Prepared, promise: &Promise) {
-        if let (Some(spans), Some(creation)) = (&self.spans, prepared.creation) {
-            spans.promises.created(creation, promise);
+    /// The span of a creation that took effect. The call ended at `end`.
+    pub fn created(&self, prepared: &Prepared, promise: &Promise, end: SystemTime) {
+        if let (Some(spans), Some(creation)) = (&self.spans, &prepared.creation) {
+            spans.promises.created(creation, promise, end);
         }
     }
 
     /// `promise.create` by a client under its current span, or `task.create`, which begins the
     /// promise's first run at once.
-    pub async fn create(&self, mut request: Request, caller: (Context, tracing::Span)) -> Answered {
+    pub async fn create(
+        self: &Arc<Self>,
+        mut request: Request,
+        caller: (Context, tracing::Span),
+    ) -> Answered {
         let (parent, span) = caller;
-        let lease = match request.operation() {
-            Operation::TaskCreate(task) => Some(lease(task.ttl)),
-            _ => None,
+        let (id, lease) = match request.operation() {
+            Operation::TaskCreate(task) => {
+                (task.action.data.id.to_string(), Some((Instant::now(), lease(task.ttl))))
+            }
+            Operation::PromiseCreate(create) => (create.id.to_string(), None),
+            _ => unreachable!(),
         };
         let Some(prepared) = self.prepare(&mut request, &parent, Pairs::default()) else {
             return self.next.exchange(request).await;
         };
-        let answer = self.send(request, &parent).await?;
+        let mut under_way = self.watch(Some(Asked::Creation { id, prepared: prepared.clone() }));
+        let answer = self.send(request, &parent).await;
+        under_way.note(&answer);
+        let answer = answer?;
         if let (200, Some(promise)) = (answer.status(), answer.promise()) {
             match prepared.created(promise) {
-                true => self.created(prepared, promise),
+                true => self.created(&prepared, promise, SystemTime::now()),
                 false => link(&span, promise),
             }
         }

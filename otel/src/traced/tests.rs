@@ -1,5 +1,10 @@
 //! The tracing layer above a scripted server.
 
+mod leases;
+mod lost_answers;
+mod poison;
+mod takeovers;
+
 use std::{sync::Arc, time::Duration};
 
 use opentelemetry::{TraceFlags, trace::Status};
@@ -25,6 +30,14 @@ struct Rig {
 
 impl Rig {
     fn new(script: impl FnMut(&str, &Value) -> Reply + Send + 'static) -> Self {
+        Self::with(script, |server| server)
+    }
+
+    /// The same, with another layer between.
+    fn with<Next: Exchange + 'static>(
+        script: impl FnMut(&str, &Value) -> Reply + Send + 'static,
+        next: impl FnOnce(Scripted) -> Next,
+    ) -> Self {
         let exporter = InMemorySpanExporter::default();
         let identity = Identity {
             name: "g".to_owned(),
@@ -34,7 +47,7 @@ impl Rig {
         };
         let telemetry = Telemetry::with_exporter(identity, exporter.clone());
         let server = Scripted::new(script);
-        let traced = Traced::new(Arc::new(server.clone()), &telemetry);
+        let traced = Traced::new(Arc::new(next(server.clone())), &telemetry);
         // The provider outlives the test: its end would end the exporter.
         std::mem::forget(telemetry);
         Self { traced, server, exporter }
@@ -108,7 +121,8 @@ const CONTEXT: &str = "00-0000000000000000000000000000000a-000000000000000b-01";
 /// The record of an invocation of `bar`, with a context in its headers.
 fn invocation(state: &str, value: Value) -> Value {
     let param = json!({"headers": {"traceparent": CONTEXT}, "data": call::encode("bar", &())});
-    let tags = json!({"resonate:target": "poll://any@g", "resonate:scope": "global"});
+    let tags = json!({"resonate:target": "poll://any@g", "resonate:scope": "global",
+        "resonate:branch": "f"});
     let mut promise = json!({"id": "f.0", "state": state, "param": param, "value": value,
         "tags": tags, "timeoutAt": 9_000, "createdAt": 1_000});
     if state != "pending" {
@@ -209,52 +223,6 @@ async fn a_run_with_a_step_has_three_spans_below_the_promise() {
     );
 }
 
-/// A fulfil is refused although an attempt before may have settled the promise: the mark in its
-/// value tells whose settlement it was.
-#[tokio::test]
-async fn the_mark_in_a_value_tells_who_settled_after_a_lost_answer() {
-    for (settler, expected) in
-        [("me 2", vec!["bar", "bar on me fulfilled"]), ("me 1", vec!["bar on me fenced"])]
-    {
-        let rig = Rig::new(move |kind, _| match kind {
-            "task.acquire" => acquired(2, json!([])),
-            "task.fulfill" => Reply::Repeated(409, json!("stale")),
-            _ => {
-                let value = json!({"headers": {key::HEADER_SETTLER: settler}});
-                Reply::Answer(200, json!({"promise": invocation("resolved", value)}))
-            }
-        });
-        rig.acquire(2).await;
-        rig.fulfill(2).await.unwrap();
-        assert_eq!(rig.names(), expected, "{settler}");
-    }
-}
-
-/// A suspend is refused although an attempt before may have taken effect: the task tells.
-#[tokio::test]
-async fn the_task_tells_whether_a_suspend_with_a_lost_answer_took_effect() {
-    for (state, version, resumes, outcome) in [
-        ("suspended", 1, 0, "suspended"),
-        ("pending", 1, 1, "suspended"),
-        ("pending", 1, 0, "fenced"),
-        ("acquired", 2, 0, "fenced"),
-    ] {
-        let rig = Rig::new(move |kind, _| match kind {
-            "task.acquire" => acquired(1, json!([])),
-            "task.suspend" => Reply::Repeated(409, json!("stale")),
-            "task.get" => {
-                let task =
-                    json!({"id": "f.0", "state": state, "version": version, "resumes": resumes});
-                Reply::Answer(200, json!({"task": task}))
-            }
-            _ => Reply::Answer(200, json!({"promise": invocation("pending", json!({}))})),
-        });
-        rig.acquire(1).await;
-        rig.suspend(1).await.unwrap();
-        assert_eq!(rig.names(), [format!("bar on me {outcome}")], "{state} {version} {resumes}");
-    }
-}
-
 #[tokio::test]
 async fn a_suspend_that_comes_too_late_does_not_end_the_run() {
     let rig = Rig::new(|kind, _| match kind {
@@ -289,74 +257,6 @@ async fn a_release_says_whether_there_was_something_to_release() {
         assert_eq!(rig.names(), [format!("bar on me {outcome}")], "{reply:?}");
         assert_eq!(rig.traced.trace_id("f.0"), None, "the run is forgotten");
     }
-}
-
-/// Each rule of a takeover: a step that an earlier run began and did not end.
-#[tokio::test]
-async fn a_takeover_shows_by_the_pending_steps_of_earlier_runs() {
-    let mut call = step("f.0.0", "pending", "other", 1);
-    call["tags"]["resonate:scope"] = "global".into();
-    let by_other = |version| step("f.0.0", "pending", "other", version);
-    for (what, version, preload, expected) in [
-        ("the first run takes nothing over", 1, json!([by_other(1)]), None),
-        ("no step", 2, json!([]), None),
-        ("a step that was settled", 2, json!([step("f.0.0", "resolved", "other", 1)]), None),
-        ("a call that is awaited", 2, json!([call]), None),
-        ("a step of this very run", 2, json!([by_other(2)]), None),
-        ("a step of the run before", 2, json!([by_other(1)]), Some("lease of other expired")),
-        ("two runs died in the step", 3, json!([by_other(1)]), Some("lease expired")),
-        (
-            "two steps of one run",
-            2,
-            json!([by_other(1), step("f.0.1", "pending", "other", 1)]),
-            Some("lease of other expired"),
-        ),
-    ] {
-        let rig = Rig::new(move |kind, _| match kind {
-            "task.acquire" => acquired(version, preload.clone()),
-            _ => Reply::Answer(200, json!({})),
-        });
-        rig.acquire(version).await;
-        let lost: Vec<_> = rig.spans().iter().map(|span| span.name.to_string()).collect();
-        assert_eq!(lost, expected.into_iter().collect::<Vec<_>>(), "{what}");
-        rig.release(version).await.unwrap();
-        let run = rig.spans().pop().unwrap();
-        let takeover = run.attributes.iter().any(|pair| pair.key.as_str() == key::TAKEOVER);
-        assert_eq!(takeover, expected.is_some(), "{what}");
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_lease_span_stands_for_a_confirmed_heartbeat() {
-    let leases = |rig: &Rig| rig.names().iter().filter(|name| **name == "lease on me").count();
-    let mut heartbeats = 0;
-    let rig = Rig::new(move |kind, _| match kind {
-        "task.acquire" => acquired(1, json!([])),
-        "task.heartbeat" => {
-            heartbeats += 1;
-            match heartbeats {
-                2 => Reply::Answer(400, json!("no")),
-                3 => Reply::Lost,
-                _ => Reply::Answer(200, json!({})),
-            }
-        }
-        _ => Reply::Answer(200, json!({})),
-    });
-    rig.acquire(1).await;
-    let wait = async |milliseconds| tokio::time::sleep(Duration::from_millis(milliseconds)).await;
-    wait(199).await;
-    assert_eq!(leases(&rig), 0);
-    wait(2).await;
-    assert_eq!(leases(&rig), 1, "after 200 ms");
-    wait(1_000).await;
-    rig.heartbeat(1).await.unwrap();
-    assert_eq!(leases(&rig), 2, "a confirmed one");
-    rig.heartbeat(1).await.unwrap();
-    rig.heartbeat(1).await.unwrap_err();
-    assert_eq!(leases(&rig), 2, "a refused one, and one without an answer");
-    wait(LEASE as u64 + 1).await;
-    rig.heartbeat(1).await.unwrap();
-    assert_eq!(leases(&rig), 2, "the lease may have been lost in this gap");
 }
 
 #[tokio::test]

@@ -1,0 +1,136 @@
+//! How a run ends: suspended, fulfilled, rejected, released or fenced.
+
+use std::sync::Arc;
+
+use wire::{
+    Answer, AnswerBody, Operation, Pairs, Promise, PromiseState, Request, TaskState, operation::Get,
+};
+
+use super::{Answered, Inner, lost::Asked, marks::Mark};
+use crate::{attributes as key, run_spans::Outcome};
+
+impl Inner {
+    /// `task.suspend` ends a run, unless it is answered 300.
+    pub(super) async fn suspend(&self, request: Request) -> Answered {
+        let Operation::TaskSuspend(suspend) = request.operation() else { unreachable!() };
+        let (id, version) = (suspend.id.to_string(), suspend.version);
+        let run = self.runs.context(&id).unwrap_or_default();
+        let answer = self.send(request, &run).await?;
+        match answer.status() {
+            200 => self.end(&id, version, Outcome::Suspended),
+            409 if answer.repeated && self.suspended(&id, version).await => {
+                self.end(&id, version, Outcome::Suspended);
+            }
+            409 => {
+                self.fenced(&id, version, false).await;
+            }
+            _ => {}
+        }
+        Ok(answer)
+    }
+
+    /// Whether an earlier attempt of a suspend, whose answer was lost, took effect: a task that
+    /// lost its lease instead is pending and was not resumed.
+    async fn suspended(&self, id: &str, version: i64) -> bool {
+        if self.spans.is_none() {
+            return false;
+        }
+        let get = Request::new("task.get", &Get { id: id.into() });
+        let Ok(answer) = self.next.exchange(get).await else { return false };
+        let AnswerBody::Task(task) = answer.body() else { return false };
+        task.version == version && (task.state == TaskState::Suspended || task.resumes > 0)
+    }
+
+    /// `task.fulfill`: the end of an invocation, if this run settled the promise.
+    pub(super) async fn fulfill(self: &Arc<Self>, mut request: Request) -> Answered {
+        let Operation::TaskFulfill(fulfill) = request.operation() else { unreachable!() };
+        let (id, version) = (fulfill.id.to_string(), fulfill.version);
+        if self.spans.is_some() {
+            request.add_headers(&Pairs::from_iter([(key::HEADER_SETTLER, self.settler(version))]));
+        }
+        let run = self.runs.context(&id).unwrap_or_default();
+        let mut under_way = self.watch(Some(Asked::Fulfill { id: id.clone(), version }));
+        let answer = self.send(request, &run).await;
+        match &answer {
+            // An earlier attempt may have taken effect: `under_way` stays until the promise tells.
+            Ok(answer) if answer.status() == 409 => {
+                if self.fenced(&id, version, answer.repeated).await {
+                    under_way.forget();
+                }
+            }
+            _ => under_way.note(&answer),
+        }
+        let answer = answer?;
+        if let (200, Some(promise)) = (answer.status(), answer.promise()) {
+            self.settled(&id, version, promise);
+        }
+        Ok(answer)
+    }
+
+    /// What the value of a promise names as its settler.
+    fn settler(&self, version: i64) -> String {
+        format!("{} {version}", self.instance)
+    }
+
+    /// The promise of a run is settled: by this run, or by another one, or by its time-out.
+    pub(super) fn settled(&self, id: &str, version: i64, promise: &Promise) {
+        // The first of several attempts may have settled it: the header tells.
+        let ours = promise.value.header(key::HEADER_SETTLER) == Some(&self.settler(version));
+        let outcome = match (ours, promise.state) {
+            (true, PromiseState::Resolved) => Outcome::Fulfilled,
+            (true, _) => Outcome::Rejected,
+            (false, _) => Outcome::Fenced,
+        };
+        if let Some(spans) = &self.spans {
+            if promise.state == PromiseState::RejectedTimedout {
+                spans.promises.timed_out(promise);
+            } else if ours && let Some(run) = self.runs.context(id) {
+                spans.promises.invocation(&run, promise, version);
+            }
+        }
+        self.end(id, version, outcome);
+    }
+
+    /// A run was refused: another process runs the task, or the promise is settled. If this run `may`
+    /// have settled it, by an attempt whose answer was lost, it ends only when the promise has told
+    /// so. Returns whether it has ended.
+    pub(super) async fn fenced(&self, id: &str, version: i64, may: bool) -> bool {
+        if self.spans.is_some() {
+            let found = self.get(id).await;
+            if found.is_none() && may {
+                return false;
+            }
+            let promise = found.as_ref().and_then(Answer::promise);
+            if let Some(promise) = promise.filter(|promise| !promise.is_pending()) {
+                self.settled(id, version, promise);
+            }
+        }
+        self.end(id, version, Outcome::Fenced);
+        true
+    }
+
+    pub(super) async fn release(&self, request: Request) -> Answered {
+        let Operation::TaskRelease(release) = request.operation() else { unreachable!() };
+        let (id, version) = (release.id.to_string(), release.version);
+        if let Some(branch) = self.runs.branch_in_a_step(&id, version) {
+            self.leave(Mark::Released, &id, version, branch).await;
+        }
+        let answer = self.next.exchange(request).await;
+        // A repeat is refused if an earlier attempt took effect. Any other refusal says that there
+        // was nothing left to release.
+        let accepted = answer.as_ref().is_ok_and(|answer| answer.status() == 200);
+        if !accepted && self.runs.awaits_outcome(&id, version) {
+            // Its fulfil may have taken effect. The promise tells.
+            return answer;
+        }
+        let released = accepted || answer.as_ref().is_ok_and(|answer| answer.repeated);
+        self.end(&id, version, if released { Outcome::Released } else { Outcome::Fenced });
+        answer
+    }
+
+    pub(super) fn end(&self, id: &str, version: i64, outcome: Outcome) {
+        if self.runs.end(id, version, outcome) && outcome != Outcome::Suspended {
+            self.steps.forget(id);
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! Answers that do not come: the promise tells later whether its request took effect.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+
+use opentelemetry::{
+    Context,
+    trace::{SpanContext, TraceContextExt},
+};
+use tokio::{
+    runtime::Handle,
+    time::{Instant, sleep},
+};
+use wire::{Answer, ExchangeError, Promise, Request, operation::Get};
+
+use super::{Answered, Inner, creations::Prepared};
+use crate::{run_spans::Outcome, steps::Note};
+
+/// Most promises that are looked up at the same time.
+const MOST: usize = 1_000;
+
+/// The first and the longest delay between two attempts.
+const DELAYS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+
+/// How long a request may still take effect once the server answers again.
+const LATE: Duration = Duration::from_secs(60);
+
+/// A request whose answer says what to emit.
+pub(super) enum Asked {
+    Creation { id: String, prepared: Arc<Prepared> },
+    Step { task: String, id: String },
+    Fulfill { id: String, version: i64 },
+}
+
+/// A request that is under way. If this is dropped before the answer is there, because there is none
+/// or because nobody waits for it any longer, the promise is looked up.
+pub(super) struct UnderWay {
+    inner: Arc<Inner>,
+    asked: Option<Asked>,
+}
+
+impl UnderWay {
+    /// Takes note of a result. Only a request without an answer may have taken effect unseen.
+    pub fn note(&mut self, answered: &Answered) {
+        match answered {
+            Err(ExchangeError::Unreachable { .. }) => {}
+            // A proxy or a failing store speaks, as far as is known.
+            Ok(answer) if answer.status() >= 500 => {}
+            _ => self.forget(),
+        }
+    }
+
+    /// The answer is there.
+    pub fn forget(&mut self) {
+        self.asked = None;
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        if let Some(asked) = self.asked.take() {
+            self.inner.lose(asked);
+        }
+    }
+}
+
+/// What a promise may tell later.
+enum Lost {
+    /// Whether it was created with these headers. The call ended at `end`.
+    Creation { id: String, prepared: Arc<Prepared>, end: SystemTime },
+    /// Whether the step was settled before `until`, when another process may have taken it over.
+    Step {
+        id: String,
+        run: Context,
+        taken_over: Option<SystemTime>,
+        note: Note,
+        until: Option<SystemTime>,
+    },
+    /// Whether this run settled it.
+    Fulfill { id: String, version: i64 },
+}
+
+impl Lost {
+    fn id(&self) -> &str {
+        match self {
+            Self::Creation { id, .. } | Self::Step { id, .. } | Self::Fulfill { id, .. } => id,
+        }
+    }
+
+    fn is_told_by(&self, promise: Option<&Promise>) -> bool {
+        match self {
+            Self::Creation { .. } => promise.is_some(),
+            Self::Step { .. } | Self::Fulfill { .. } => {
+                promise.is_some_and(|promise| !promise.is_pending())
+            }
+        }
+    }
+}
+
+impl Inner {
+    /// Looks the promise up if the answer to what is asked does not come.
+    pub(super) fn watch(self: &Arc<Self>, asked: Option<Asked>) -> UnderWay {
+        UnderWay { inner: self.clone(), asked: asked.filter(|_| self.spans.is_some()) }
+    }
+
+    fn lose(self: &Arc<Self>, asked: Asked) {
+        let sampled = |context: &Context| context.span().span_context().is_sampled();
+        let now = SystemTime::now();
+        let lost = match asked {
+            Asked::Creation { id, prepared } => {
+                let span = prepared.span().is_some_and(SpanContext::is_sampled);
+                span.then_some(Lost::Creation { id, prepared, end: now })
+            }
+            Asked::Step { task, id } => {
+                let note = self.steps.take(&id);
+                let until = self.runs.lease_end(&task);
+                self.runs
+                    .step(&task, &id)
+                    .filter(|(run, _)| sampled(run))
+                    .map(|(run, taken_over)| Lost::Step { id, run, taken_over, note, until })
+            }
+            Asked::Fulfill { id, version } => {
+                let run = self.runs.context(&id).filter(sampled);
+                run.map(|_| Lost::Fulfill { id, version })
+            }
+        };
+        let Some(lost) = lost else { return };
+        // At the end of a process there is no runtime any more.
+        let Ok(runtime) = Handle::try_current() else { return };
+        let under_way = self.looked_up.fetch_add(1, Ordering::Relaxed);
+        if under_way >= MOST {
+            self.looked_up.fetch_sub(1, Ordering::Relaxed);
+            tracing::debug!(promise = lost.id(), "too many lost answers; this one's span is lost");
+            return;
+        }
+        if let Lost::Fulfill { id, version } = &lost {
+            self.runs.await_outcome(id, *version);
+        }
+        let inner = self.clone();
+        runtime.spawn(async move {
+            let _slot = Slot(&inner.looked_up);
+            inner.look_up(lost).await;
+        });
+    }
+
+    /// Asks for the promise until it tells, or until the request cannot take effect any more.
+    async fn look_up(&self, lost: Lost) {
+        let (mut delay, longest) = DELAYS;
+        let mut end = None;
+        loop {
+            sleep(delay).await;
+            delay = longest.min(delay * 2);
+            let Some(answer) = self.get_once(lost.id()).await else { continue };
+            let promise = answer.promise();
+            let end = *end.get_or_insert_with(|| Instant::now() + LATE);
+            if lost.is_told_by(promise) || Instant::now() >= end {
+                return self.found(lost, promise);
+            }
+        }
+    }
+
+    async fn get_once(&self, id: &str) -> Option<Answer> {
+        let get = Request::new("promise.get", &Get { id: id.into() });
+        let answer = self.next.exchange(get.until(Instant::now())).await.ok()?;
+        (answer.status() < 500).then_some(answer)
+    }
+
+    fn found(&self, lost: Lost, promise: Option<&Promise>) {
+        let told = lost.is_told_by(promise);
+        match (lost, promise.filter(|_| told)) {
+            (Lost::Creation { prepared, end, .. }, Some(promise)) if prepared.created(promise) => {
+                // It may have arrived late.
+                let end = end.max(crate::context::time(promise.created_at));
+                self.created(&prepared, promise, end);
+            }
+            (Lost::Step { run, taken_over, note, until, .. }, Some(promise)) => {
+                let settled = promise.settled_at.map(crate::context::time);
+                if let Some(spans) = &self.spans
+                    && promise.is_step()
+                    && settled < until
+                {
+                    spans.promises.step(&run, promise, note, taken_over);
+                }
+            }
+            (Lost::Fulfill { id, version }, Some(promise)) => self.settled(&id, version, promise),
+            (Lost::Fulfill { id, version }, None) => self.end(&id, version, Outcome::Fenced),
+            _ => {}
+        }
+    }
+}
+
+/// One of the look-ups that are under way.
+struct Slot<'a>(&'a AtomicUsize);
+
+impl Drop for Slot<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}

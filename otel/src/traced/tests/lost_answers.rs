@@ -1,0 +1,199 @@
+//! Answers that are lost.
+
+use super::*;
+
+/// A fulfil is refused although an attempt before may have settled the promise: the mark in its
+/// value tells whose settlement it was.
+#[tokio::test]
+async fn the_mark_in_a_value_tells_who_settled_after_a_lost_answer() {
+    for (settler, expected) in
+        [("me 2", vec!["bar", "bar on me fulfilled"]), ("me 1", vec!["bar on me fenced"])]
+    {
+        let rig = Rig::new(move |kind, _| match kind {
+            "task.acquire" => acquired(2, json!([])),
+            "task.fulfill" => Reply::Repeated(409, json!("stale")),
+            _ => {
+                let value = json!({"headers": {key::HEADER_SETTLER: settler}});
+                Reply::Answer(200, json!({"promise": invocation("resolved", value)}))
+            }
+        });
+        rig.acquire(2).await;
+        rig.fulfill(2).await.unwrap();
+        assert_eq!(rig.names(), expected, "{settler}");
+    }
+}
+
+/// A suspend is refused although an attempt before may have taken effect: the task tells.
+#[tokio::test]
+async fn the_task_tells_whether_a_suspend_with_a_lost_answer_took_effect() {
+    for (state, version, resumes, outcome) in [
+        ("suspended", 1, 0, "suspended"),
+        ("pending", 1, 1, "suspended"),
+        ("pending", 1, 0, "fenced"),
+        ("acquired", 2, 0, "fenced"),
+    ] {
+        let rig = Rig::new(move |kind, _| match kind {
+            "task.acquire" => acquired(1, json!([])),
+            "task.suspend" => Reply::Repeated(409, json!("stale")),
+            "task.get" => {
+                let task =
+                    json!({"id": "f.0", "state": state, "version": version, "resumes": resumes});
+                Reply::Answer(200, json!({"task": task}))
+            }
+            _ => Reply::Answer(200, json!({"promise": invocation("pending", json!({}))})),
+        });
+        rig.acquire(1).await;
+        rig.suspend(1).await.unwrap();
+        assert_eq!(rig.names(), [format!("bar on me {outcome}")], "{state} {version} {resumes}");
+    }
+}
+
+/// What a server says about a promise after it lost the answer to its creation.
+#[derive(Clone, Copy, PartialEq)]
+enum Created {
+    ByUs,
+    BySomebodyElse,
+    Never,
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_creation_whose_answer_is_lost_is_looked_up() {
+    for (who, in_a_run, expected) in [
+        (Created::ByUs, false, "rpc foo"),
+        (Created::ByUs, true, "rpc foo"),
+        (Created::BySomebodyElse, false, ""),
+        (Created::BySomebodyElse, true, ""),
+        (Created::Never, false, ""),
+    ] {
+        let (mut created, mut lost_looks) = (Value::Null, 2);
+        let rig = Rig::new(move |kind, data| match kind {
+            "task.acquire" => acquired(1, json!([])),
+            "promise.create" | "task.fence" => {
+                created = if in_a_run { &data["action"]["data"] } else { data }.clone();
+                Reply::Lost
+            }
+            "promise.get" if lost_looks > 0 => {
+                lost_looks -= 1;
+                Reply::Lost
+            }
+            "promise.get" if who == Created::Never => Reply::Answer(404, json!("no")),
+            "promise.get" => {
+                let mut promise = created.clone();
+                promise["state"] = "resolved".into();
+                promise["createdAt"] = 1.into();
+                if who == Created::BySomebodyElse {
+                    promise["param"]["headers"]["traceparent"] = CONTEXT.into();
+                }
+                Reply::Answer(200, json!({"promise": promise}))
+            }
+            _ => unreachable!("{kind}"),
+        });
+        rig.acquire(1).await;
+        if in_a_run {
+            let param = json!({"data": call::encode("foo", &())});
+            let tags = json!({"resonate:scope": "global", "resonate:target": "poll://any@g"});
+            let create = json!({"id": "f.0.0", "timeoutAt": 9, "param": param, "tags": tags});
+            rig.fence(1, "promise.create", create).await.unwrap_err();
+        } else {
+            rig.traced.exchange(create()).await.unwrap_err();
+        }
+        tokio::time::sleep(Duration::from_secs(600)).await;
+        let calls: Vec<_> =
+            rig.names().into_iter().filter(|name| !name.starts_with("lease")).collect();
+        assert_eq!(calls.concat(), expected, "in a run: {in_a_run}");
+        let looks = rig.server.kinds().iter().filter(|kind| **kind == "promise.get").count();
+        let few = if who == Created::Never { 10..30 } else { 3..4 };
+        assert!(few.contains(&looks), "{looks} requests");
+    }
+}
+
+/// A server that never answers a request of this kind.
+struct Hangs(Scripted, &'static str);
+
+#[async_trait::async_trait]
+impl Exchange for Hangs {
+    async fn exchange(&self, request: Request) -> Answered {
+        let hangs = request.kind() == self.1;
+        let answer = self.0.exchange(request).await;
+        if hangs { std::future::pending().await } else { answer }
+    }
+}
+
+/// The promise tells how a run ended whose fulfil was not answered, unless its release does.
+#[tokio::test(start_paused = true)]
+async fn a_fulfil_whose_answer_is_lost_is_looked_up() {
+    let settled = |by: &str| invocation("resolved", json!({"headers": {key::HEADER_SETTLER: by}}));
+    let fulfilled: &[&str] = &["bar", "bar on me fulfilled"];
+    for (promise, release, expected) in [
+        (settled("me 2"), 409, fulfilled),
+        (settled("me 1"), 409, &["bar on me fenced"]),
+        (settled("other 3"), 409, &["bar on me fenced"]),
+        (invocation("pending", json!({})), 409, &["bar on me fenced"]),
+        (invocation("pending", json!({})), 200, &["bar on me released"]),
+    ] {
+        for how in ["lost", "refused and lost", "dropped"] {
+            let (answered, mut looks) = (promise.clone(), 0);
+            let rig = Rig::with(
+                move |kind, _| match kind {
+                    "task.acquire" => acquired(2, json!([])),
+                    "task.fulfill" if how == "refused and lost" => {
+                        Reply::Repeated(409, json!("stale"))
+                    }
+                    "task.fulfill" => Reply::Lost,
+                    "task.release" => Reply::Answer(release, json!("")),
+                    _ => {
+                        looks += 1;
+                        if looks == 1 {
+                            Reply::Lost
+                        } else {
+                            Reply::Answer(200, json!({"promise": answered}))
+                        }
+                    }
+                },
+                |server| Hangs(server, if how == "dropped" { "task.fulfill" } else { "" }),
+            );
+            rig.acquire(2).await;
+            let asked = tokio::time::timeout(Duration::from_millis(50), rig.fulfill(2)).await;
+            assert_eq!(asked.is_err(), how == "dropped");
+            rig.release(2).await.unwrap();
+            tokio::time::sleep(Duration::from_secs(600)).await;
+            let names: Vec<_> =
+                rig.names().into_iter().filter(|name| !name.starts_with("lease")).collect();
+            assert_eq!(names, expected, "{how}: {promise}");
+            assert_eq!(rig.traced.trace_id("f.0"), None, "the run is forgotten");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_settlement_of_a_step_whose_answer_is_lost_is_looked_up() {
+    let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_millis() as i64;
+    for (state, settled_at, expected) in [
+        ("resolved", now, Some("work 1/1")),
+        // The lease has ended by then, and another process may have settled it.
+        ("resolved", now + LEASE + 1_000, None),
+        ("pending", 0, None),
+    ] {
+        let rig = Rig::new(move |kind, _| match kind {
+            "task.acquire" => acquired(1, json!([])),
+            "task.release" => Reply::Answer(409, json!("stale")),
+            "task.fence" => Reply::Lost,
+            _ => {
+                let mut promise = step("f.0.0", state, "me", 1);
+                if state != "pending" {
+                    promise["settledAt"] = settled_at.into();
+                }
+                Reply::Answer(200, json!({"promise": promise}))
+            }
+        });
+        rig.acquire(1).await;
+        rig.traced.name_step("f.0.0", "work 1/1");
+        let settle = json!({"id": "f.0.0", "state": "resolved", "value": {}});
+        rig.fence(1, "promise.settle", settle).await.unwrap_err();
+        rig.release(1).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(600)).await;
+        let steps: Vec<_> =
+            rig.names().into_iter().filter(|name| !name.contains(" on me")).collect();
+        assert_eq!(steps, expected.into_iter().collect::<Vec<_>>(), "{state} {settled_at}");
+    }
+}
