@@ -169,11 +169,9 @@ async fn steps(system: &Observed, id: &str) -> Vec<Step> {
         }
         let header = &promise["param"]["headers"]["resonate-otel-version"];
         let started = header.as_str().and_then(|version| version.parse().ok()).expect("its run");
-        // A run logs the end of a step's body before it settles the step. The last run that did so
-        // has settled it.
-        let done = |message: &str| system.log.all(|line| line.about(message, &id));
-        let done = [done("step done"), done("step failed, no attempts left")].concat();
-        let last = done.iter().max_by_key(|line| line.version()).expect("a settled step");
+        // A stored step never starts again, so the last run that started it has settled it.
+        let starts = system.log.all(|line| line.about("step started", &id));
+        let last = starts.iter().max_by_key(|line| line.version()).expect("a step that started");
         steps.push(Step {
             started,
             ended: last.version(),
