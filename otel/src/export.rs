@@ -15,6 +15,8 @@ use opentelemetry_sdk::{
     trace::{Span, SpanData, SpanExporter, SpanProcessor},
 };
 
+use crate::limits::Limits;
+
 /// How many spans of this process were exported or lost.
 #[derive(Debug, Default)]
 pub struct Counts {
@@ -49,19 +51,25 @@ pub(crate) struct SharedProcessor {
     inner: Arc<dyn SpanProcessor>,
     counts: Arc<Counts>,
     bound: u64,
+    limits: Limits,
 }
 
 impl SharedProcessor {
     /// `bound`: spans that wait in `inner` at most; not above its own queue size.
-    pub fn new(inner: impl SpanProcessor + 'static, counts: Arc<Counts>, bound: u64) -> Self {
-        Self { inner: Arc::new(inner), counts, bound }
+    pub fn new(
+        inner: impl SpanProcessor + 'static,
+        counts: Arc<Counts>,
+        bound: u64,
+        limits: Limits,
+    ) -> Self {
+        Self { inner: Arc::new(inner), counts, bound, limits }
     }
 }
 
 impl SpanProcessor for SharedProcessor {
     fn on_start(&self, _: &mut Span, _: &Context) {}
 
-    fn on_end(&self, span: SpanData) {
+    fn on_end(&self, mut span: SpanData) {
         if !span.span_context.is_sampled() {
             return;
         }
@@ -70,6 +78,7 @@ impl SpanProcessor for SharedProcessor {
             self.counts.dropped.fetch_add(1, Ordering::Relaxed);
             return;
         }
+        self.limits.apply(&mut span);
         self.inner.on_end(span);
     }
 
@@ -136,7 +145,7 @@ impl<E: SpanExporter> SpanExporter for CountingExporter<E> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use opentelemetry::{
         InstrumentationScope, SpanId, TraceFlags, TraceId,
@@ -151,7 +160,7 @@ mod tests {
         time::SystemTime,
     };
 
-    fn span(flags: TraceFlags) -> SpanData {
+    pub(crate) fn span(flags: TraceFlags) -> SpanData {
         SpanData {
             span_context: SpanContext::new(
                 TraceId::from(1),
@@ -202,7 +211,7 @@ mod tests {
         let config =
             BatchConfigBuilder::default().with_max_queue_size(8).with_max_export_batch_size(2);
         let batch = BatchSpanProcessor::builder(exporter).with_batch_config(config.build()).build();
-        let shared = SharedProcessor::new(batch, counts.clone(), 8);
+        let shared = SharedProcessor::new(batch, counts.clone(), 8, Limits::NONE);
         shared.on_end(span(TraceFlags::default()));
         for _ in 0..100 {
             shared.on_end(span(TraceFlags::SAMPLED));

@@ -9,12 +9,12 @@ use std::{
 };
 
 use opentelemetry::{InstrumentationScope, global, trace::TracerProvider};
-use opentelemetry_otlp::{SpanExporter as OtlpExporter, WithExportConfig};
+use opentelemetry_otlp::{SpanExporter as OtlpExporter, WithExportConfig, WithHttpConfig};
 use opentelemetry_sdk::{
     propagation::TraceContextPropagator,
     trace::{
-        BatchConfigBuilder, BatchSpanProcessor, Config, RandomIdGenerator, SdkTracerProvider,
-        SimpleSpanProcessor, SpanExporter, SpanProcessor, Tracer,
+        BatchConfigBuilder, BatchSpanProcessor, RandomIdGenerator, Sampler, SdkTracerProvider,
+        ShouldSample, SimpleSpanProcessor, SpanExporter, SpanProcessor, Tracer,
     },
 };
 use tracing::Subscriber;
@@ -25,16 +25,9 @@ use crate::{
     attributes::REQUEST_TARGET,
     emit::Emitter,
     export::{CountingExporter, Counts, SharedProcessor},
-    variables::{self, ConfigurationError},
+    limits::Limits,
+    variables::{self, ConfigurationError, Settings},
 };
-
-/// Spans reach the collector about this long after their end, unless `OTEL_BSP_SCHEDULE_DELAY` says
-/// otherwise: a crash should show while one is still looking.
-const SCHEDULE_DELAY: Duration = Duration::from_millis(500);
-
-/// Most spans that wait for the collector, unless `OTEL_BSP_MAX_QUEUE_SIZE` says otherwise. The SDK
-/// allocates them all at the start: this is its default too, and about 1 MB.
-const QUEUE: usize = 2048;
 
 /// How long unsent spans may take at the end of a process.
 const SHUTDOWN: Duration = Duration::from_secs(2);
@@ -56,44 +49,51 @@ struct Started {
 
 impl Telemetry {
     /// Starts as the `OTEL_*` variables say. Spans are made if `OTEL_EXPORTER_OTLP_ENDPOINT` or
-    /// `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT` is set and `OTEL_SDK_DISABLED` is not `true`.
-    /// Otherwise contexts still travel, and nothing is exported.
+    /// `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT` is set, unless `OTEL_SDK_DISABLED` is `true` or
+    /// `OTEL_TRACES_EXPORTER` is `none`. Otherwise contexts still travel, and nothing is exported.
+    /// [`crate::ignored_variables`] tells which values mean nothing.
     ///
     /// # Errors
-    /// The first variable with an unusable value; then nothing is started.
+    /// The first variable that makes it impossible to export as asked; then nothing is started.
     pub fn start(identity: Identity) -> Result<Self, ConfigurationError> {
-        global::set_text_map_propagator(variables::propagator()?);
-        let Some((variable, endpoint)) = variables::endpoint() else {
+        let Settings { propagator, sampler, limits, export } = variables::settings()?;
+        global::set_text_map_propagator(propagator);
+        let Some(export) = export else {
             return Ok(Self { started: None, identity });
         };
         let invalid = |error: opentelemetry_otlp::ExporterBuildError| ConfigurationError {
-            variable: variable.to_owned(),
-            value: endpoint.clone(),
+            variable: export.given.0.to_owned(),
+            value: export.given.1.clone(),
             expected: format!(
                 "expected an OTLP/HTTP address such as http://127.0.0.1:4318 ({error})"
             ),
         };
-        let exporter = OtlpExporter::builder()
+        let mut exporter = OtlpExporter::builder()
             .with_http()
             .with_protocol(opentelemetry_otlp::Protocol::HttpBinary)
-            .build()
-            .map_err(invalid)?;
-        let bound = variables::positive("OTEL_BSP_MAX_QUEUE_SIZE", QUEUE)?;
-        let mut batch = BatchConfigBuilder::default().with_max_queue_size(bound);
-        if std::env::var_os("OTEL_BSP_SCHEDULE_DELAY").is_none() {
-            batch = batch.with_scheduled_delay(SCHEDULE_DELAY);
+            .with_endpoint(&export.endpoint)
+            .with_timeout(export.timeout)
+            .with_headers(export.headers.clone());
+        if let Some(compression) = export.compression {
+            exporter = exporter.with_compression(compression);
         }
+        let exporter = exporter.build().map_err(invalid)?;
+        let batch = BatchConfigBuilder::default()
+            .with_max_queue_size(export.queue)
+            .with_max_export_batch_size(export.batch)
+            .with_scheduled_delay(export.delay);
         let counts = Arc::new(Counts::default());
         let exporter = CountingExporter {
             exporter,
             counts: counts.clone(),
-            endpoint,
+            endpoint: export.endpoint,
             instance: identity.instance.clone(),
             down: AtomicBool::new(false),
         };
         let processor =
             BatchSpanProcessor::builder(exporter).with_batch_config(batch.build()).build();
-        Ok(Self::with_processor(identity, processor, counts, bound as u64))
+        let bound = export.queue as u64;
+        Ok(Self::with_processor(identity, processor, counts, bound, sampler, limits))
     }
 
     /// Hands each span to `exporter` at once, whatever the environment says: for tests and
@@ -101,7 +101,8 @@ impl Telemetry {
     pub fn with_exporter(identity: Identity, exporter: impl SpanExporter + 'static) -> Self {
         global::set_text_map_propagator(TraceContextPropagator::new());
         let processor = SimpleSpanProcessor::new(exporter);
-        Self::with_processor(identity, processor, Arc::default(), u64::MAX)
+        let sampler = Box::new(Sampler::ParentBased(Box::new(Sampler::AlwaysOn)));
+        Self::with_processor(identity, processor, Arc::default(), u64::MAX, sampler, Limits::NONE)
     }
 
     fn with_processor(
@@ -109,15 +110,17 @@ impl Telemetry {
         mut processor: impl SpanProcessor + 'static,
         counts: Arc<Counts>,
         bound: u64,
+        sampler: Box<dyn ShouldSample>,
+        limits: Limits,
     ) -> Self {
         let resource = identity.resource();
         processor.set_resource(&resource);
-        let processor = SharedProcessor::new(processor, counts.clone(), bound);
-        // The SDK reads OTEL_TRACES_SAMPLER for its own spans; the same sampler decides here.
-        let sampler = Config::default().sampler;
+        let processor = SharedProcessor::new(processor, counts.clone(), bound, limits);
+        // The same sampler decides for the spans of the SDK and for those made here.
         let provider = SdkTracerProvider::builder()
             .with_resource(resource)
             .with_sampler(sampler.clone())
+            .with_span_limits(limits.of_sdk())
             .with_span_processor(processor.clone())
             .build();
         let scope = InstrumentationScope::builder(env!("CARGO_PKG_NAME"))

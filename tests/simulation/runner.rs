@@ -101,7 +101,8 @@ pub fn run(arguments: &Arguments) -> ExitCode {
     let start = Instant::now();
     let next = AtomicU64::new(arguments.seed);
     let total = Mutex::new((Total::default(), start));
-    let jobs = arguments.jobs.unwrap_or_else(|| thread::available_parallelism().map_or(1, Into::into));
+    let jobs =
+        arguments.jobs.unwrap_or_else(|| thread::available_parallelism().map_or(1, Into::into));
     let wanted = |total: &Total, seed: u64| match arguments.faults {
         Some(faults) => total.faults < faults,
         None => seed < arguments.seed + arguments.count,

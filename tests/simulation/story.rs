@@ -67,9 +67,8 @@ struct Wanted {
 impl Wanted {
     fn random(rng: &mut StdRng, number: usize) -> Self {
         let flow = FLOWS.choose(rng).unwrap();
-        let mut some = |chance, least, most| {
-            rng.random_bool(chance).then(|| milliseconds(rng, least, most))
-        };
+        let mut some =
+            |chance, least, most| rng.random_bool(chance).then(|| milliseconds(rng, least, most));
         let options = Options {
             work: some(0.7, 100, 6_000),
             sleep: some(0.3, 100, 5_000),

@@ -44,10 +44,7 @@ impl Process {
         let create = PromiseCreate {
             id: id.into(),
             timeout_at: timeout_at.as_millis() as i64,
-            param: PromiseValue {
-                headers: None,
-                data: Some(call::encode(function, &args).into()),
-            },
+            param: PromiseValue { headers: None, data: Some(call::encode(function, &args).into()) },
             tags: Pairs::from_iter([
                 (tag::ORIGIN, id),
                 (tag::BRANCH, id),

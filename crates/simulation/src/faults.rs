@@ -123,9 +123,7 @@ pub fn random(rng: &mut StdRng, processes: &[String], count: usize, time: Durati
                     let what = What::Freeze(milliseconds(rng, 500, 8_000));
                     Fault { at, process: EVERYTHING.to_owned(), what }
                 }
-                8..45 => {
-                    Fault { at, process: BUSIEST.to_owned(), what: of_a_process(rng) }
-                }
+                8..45 => Fault { at, process: BUSIEST.to_owned(), what: of_a_process(rng) },
                 _ => Fault { at, process, what: of_a_process(rng) },
             }
         })

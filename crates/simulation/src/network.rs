@@ -47,11 +47,19 @@ pub(crate) enum ToServer {
 /// What is on its way.
 pub(crate) enum Packet {
     ToServer(ToServer),
-    Answer { reply: oneshot::Sender<Reply>, content: Reply },
+    Answer {
+        reply: oneshot::Sender<Reply>,
+        content: Reply,
+    },
     /// Bytes of a message stream.
-    Chunk { connection: u64, bytes: Bytes },
+    Chunk {
+        connection: u64,
+        bytes: Bytes,
+    },
     /// The end of a message stream.
-    End { connection: u64 },
+    End {
+        connection: u64,
+    },
 }
 
 /// A message stream, as its client sees it.

@@ -74,7 +74,10 @@ impl Protocol {
         };
         let known = self.tasks.entry(id.to_string()).or_default();
         if known.version != version || known.holder.is_none() {
-            broken.push(format!("{} of {id} took effect for the stale version {version}", request.kind()));
+            broken.push(format!(
+                "{} of {id} took effect for the stale version {version}",
+                request.kind()
+            ));
         }
         if ends {
             known.holder = None;
@@ -125,7 +128,8 @@ fn describe(request: &Request) -> String {
         Operation::TaskFulfill(task) => format!("{kind} {} v{}", task.id, task.version),
         Operation::TaskRelease(task) => format!("{kind} {} v{}", task.id, task.version),
         Operation::TaskHeartbeat(heartbeat) => {
-            let tasks = heartbeat.tasks.iter().map(|task| format!(" {} v{}", task.id, task.version));
+            let tasks =
+                heartbeat.tasks.iter().map(|task| format!(" {} v{}", task.id, task.version));
             format!("{kind}{}", tasks.collect::<String>())
         }
         Operation::PromiseCreate(create) => format!("{kind} {}", create.id),

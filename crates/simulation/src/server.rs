@@ -57,7 +57,11 @@ pub(crate) async fn serve(
                     (host, connection),
                 );
                 let pump = tokio::spawn(pump).abort_handle();
-                record.event("server", &format!("{}: opens stream {connection} as {id}", network.name(host)), "");
+                record.event(
+                    "server",
+                    &format!("{}: opens stream {connection} as {id}", network.name(host)),
+                    "",
+                );
                 streams.insert(connection, (network.name(host), pump));
             }
             ToServer::Close { connection } => {

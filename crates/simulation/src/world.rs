@@ -255,7 +255,8 @@ impl World {
         let hosts = &self.hosts;
         self.network.keep_alive(|place| hosts[place].frozen.is_some());
         for (host, packet) in self.network.due(end) {
-            let receiver = if matches!(packet, Packet::ToServer(_)) { network::SERVER } else { host };
+            let receiver =
+                if matches!(packet, Packet::ToServer(_)) { network::SERVER } else { host };
             match self.hosts[receiver].frozen {
                 Some(_) => self.waiting.entry(receiver).or_default().push((host, packet)),
                 None => self.deliver(host, packet),
@@ -316,7 +317,8 @@ impl World {
         let places: Vec<usize> = match fault.process.as_str() {
             EVERYTHING => all.filter(|place| self.hosts[*place].name() != MAIN).collect(),
             BUSIEST => {
-                let processes = all.filter(|place| ![SERVER, MAIN].contains(&self.hosts[*place].name()));
+                let processes =
+                    all.filter(|place| ![SERVER, MAIN].contains(&self.hosts[*place].name()));
                 processes.max_by_key(|place| self.hosts[*place].held()).into_iter().collect()
             }
             name => all.filter(|place| self.hosts[*place].name() == name).collect(),
