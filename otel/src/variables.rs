@@ -232,7 +232,6 @@ impl<'a> Variables<'a> {
             true => given.clone(),
             false => format!("{}/v1/traces", given.trim_end_matches('/')),
         };
-        let variable = if variable == ENDPOINTS[0] { ENDPOINTS[0] } else { ENDPOINTS[1] };
         let queue = self.size("OTEL_BSP_MAX_QUEUE_SIZE", QUEUE);
         let delay = self.number(&["OTEL_BSP_SCHEDULE_DELAY"], 0).unwrap_or(SCHEDULE_DELAY);
         Ok(Some(Export {
