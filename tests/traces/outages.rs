@@ -132,7 +132,12 @@ fn counts(line: &Line) -> (usize, usize) {
 
 async fn what_does_not_fit_in_the_queue_is_counted(server: Server) -> Stopped {
     let system = Observed::start_in(server, &[], Mode::Absent).await.incomplete();
-    let settings = [("OTEL_BSP_MAX_QUEUE_SIZE", "8"), ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "4")];
+    let settings = [
+        ("OTEL_BSP_MAX_QUEUE_SIZE", "8"),
+        ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "4"),
+        // Nobody listens there: no span would arrive through it.
+        ("http_proxy", "http://127.0.0.1:1"),
+    ];
     let http = system.another_gateway("gateway-full", &settings).await;
     http.post("/await-chain?id=full-absent").await.expect_message(3);
     let down = |line: &Line| line.says(DOWN) && line.instance() == "gateway-full";
