@@ -22,11 +22,12 @@ impl Limits {
     /// The same for the SDK, which then drops before a span ends.
     pub fn of_sdk(&self) -> SpanLimits {
         let count = |limit| u32::try_from(limit).unwrap_or(u32::MAX);
-        let mut limits = SpanLimits::default();
-        limits.max_attributes_per_span = count(self.attributes);
-        limits.max_events_per_span = count(self.events);
-        limits.max_links_per_span = count(self.links);
-        limits
+        SpanLimits {
+            max_attributes_per_span: count(self.attributes),
+            max_events_per_span: count(self.events),
+            max_links_per_span: count(self.links),
+            ..SpanLimits::default()
+        }
     }
 
     /// Cuts a finished span down.

@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures_util::join;
 use testkit::{Http, Line, Log, Mode, Server, Span, Stopped, process, until};
 
 use crate::observed::Observed;
@@ -13,6 +14,7 @@ use crate::observed::Observed;
 testkit::on_each_server!(
     flows_do_not_notice_that_the_collector_is_out_of_reach,
     what_does_not_fit_in_the_queue_is_counted,
+    a_second_signal_exports_what_is_left,
 );
 
 /// How many flows are measured, at least.
@@ -166,5 +168,36 @@ async fn what_does_not_fit_in_the_queue_is_counted(server: Server) -> Stopped {
     };
     let what = format!("all but {arrived} of {sent} spans to be counted as dropped");
     system.log.line(&what, lost).await;
+    system.stop().await
+}
+
+async fn a_second_signal_exports_what_is_left(server: Server) -> Stopped {
+    // Only calls and roots are exported by themselves.
+    let settings = [("OTEL_BSP_SCHEDULE_DELAY", "600000"), ("NODE_LEASE", "1s")];
+    let system = Observed::start(server, &settings).await.incomplete();
+    let http = system.http();
+    let flow = http.post("/await-chain?id=twice&work=3s");
+    let stop = async {
+        let second = |line: &Line| {
+            line.in_run("step started", "twice.0") && line.field("step") == Some("work 2/3")
+        };
+        let line = system.log.line("the second step", second).await;
+        let instance = line.instance().to_owned();
+        let steps = |spans: &[Span]| {
+            let step = |span: &&Span| span.instance() == instance && span.name == "work 1/3";
+            spans.iter().filter(step).count()
+        };
+        assert_eq!(steps(&system.collector.spans()), 0, "the step's span waits");
+        let pid = system.pid(&instance);
+        process::signal(pid, "TERM");
+        let stopping = |line: &Line| line.says("stopping") && line.instance() == instance;
+        system.log.line("the process to stop", stopping).await;
+        process::signal(pid, "TERM");
+        let look = |spans: &[Span]| (steps(spans) == 1).then_some(());
+        let explain = |spans: &[Span]| format!("{}", steps(spans));
+        system.collector.until(&system.log, "the first step's span", look, explain).await;
+    };
+    let (answer, ()) = join!(flow, stop);
+    answer.expect_message(3);
     system.stop().await
 }
