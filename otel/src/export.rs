@@ -3,74 +3,108 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
 
+use futures_executor::block_on;
 use opentelemetry::Context;
 use opentelemetry_sdk::{
-    Resource,
     error::OTelSdkResult,
     trace::{Span, SpanData, SpanExporter, SpanProcessor},
 };
 
-/// How many spans of this process were exported or lost.
+use crate::limits::Limits;
+
+pub(crate) mod batches;
+pub(crate) mod losses;
+pub(crate) mod otlp;
+
+/// What became of the spans of this process. Once all is done, [`made`](Self::made) is the sum of
+/// the others.
 #[derive(Debug, Default)]
 pub struct Counts {
-    /// Accepted, not handed to the exporter yet.
-    queued: AtomicU64,
+    made: AtomicU64,
     exported: AtomicU64,
+    rejected: AtomicU64,
     dropped: AtomicU64,
-    failed: AtomicU64,
+    given_up: AtomicU64,
 }
 
 impl Counts {
+    /// Sampled spans that ended.
+    pub fn made(&self) -> u64 {
+        self.made.load(Relaxed)
+    }
+
     /// Spans that the collector accepted.
     pub fn exported(&self) -> u64 {
-        self.exported.load(Ordering::Relaxed)
+        self.exported.load(Relaxed)
+    }
+
+    /// Spans that the collector rejected for good.
+    pub fn rejected(&self) -> u64 {
+        self.rejected.load(Relaxed)
     }
 
     /// Spans that were dropped because the queue was full.
     pub fn dropped(&self) -> u64 {
-        self.dropped.load(Ordering::Relaxed)
+        self.dropped.load(Relaxed)
     }
 
-    /// Spans that were lost because the collector was unreachable or refused them.
-    pub fn failed(&self) -> u64 {
-        self.failed.load(Ordering::Relaxed)
+    /// Spans without an answer of the collector when the process ended.
+    pub fn given_up(&self) -> u64 {
+        self.given_up.load(Relaxed)
+    }
+
+    /// Spans that were lost, for whatever reason.
+    pub fn lost(&self) -> u64 {
+        self.rejected() + self.dropped() + self.given_up()
     }
 }
 
-/// A span processor, shared by the tracer provider and this crate's own spans. The SDK does not
-/// expose how many spans its batch queue refused, so the bound is kept here.
+/// What a collector answers to a batch.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    /// It took the batch, but for some spans, for a reason.
+    Accepted { rejected: u64, message: String },
+    /// It will never take the batch.
+    Rejected { error: String },
+    /// It may take the batch later, perhaps after some time. `answered`: it was reached.
+    Refused { error: String, after: Option<Duration>, answered: bool },
+}
+
+/// Sends batches to a collector, one at a time, from one thread.
+pub(crate) trait Sender: Send + 'static {
+    /// Sends spans. It keeps them until the next call.
+    fn send(&mut self, batch: Vec<SpanData>) -> Answer;
+
+    /// Sends the same spans again.
+    fn resend(&mut self) -> Answer;
+}
+
+/// A span processor, shared by the tracer provider and this crate's own spans.
 #[derive(Debug, Clone)]
 pub(crate) struct SharedProcessor {
     inner: Arc<dyn SpanProcessor>,
-    counts: Arc<Counts>,
-    bound: u64,
+    limits: Limits,
 }
 
 impl SharedProcessor {
-    /// `bound`: spans that wait in `inner` at most; not above its own queue size.
-    pub fn new(inner: impl SpanProcessor + 'static, counts: Arc<Counts>, bound: u64) -> Self {
-        Self { inner: Arc::new(inner), counts, bound }
+    pub fn new(inner: impl SpanProcessor + 'static, limits: Limits) -> Self {
+        Self { inner: Arc::new(inner), limits }
     }
 }
 
 impl SpanProcessor for SharedProcessor {
     fn on_start(&self, _: &mut Span, _: &Context) {}
 
-    fn on_end(&self, span: SpanData) {
-        if !span.span_context.is_sampled() {
-            return;
+    fn on_end(&self, mut span: SpanData) {
+        if span.span_context.is_sampled() {
+            self.limits.apply(&mut span);
+            self.inner.on_end(span);
         }
-        if self.counts.queued.fetch_add(1, Ordering::Relaxed) >= self.bound {
-            self.counts.queued.fetch_sub(1, Ordering::Relaxed);
-            self.counts.dropped.fetch_add(1, Ordering::Relaxed);
-            return;
-        }
-        self.inner.on_end(span);
     }
 
     fn force_flush(&self) -> OTelSdkResult {
@@ -82,76 +116,48 @@ impl SpanProcessor for SharedProcessor {
     }
 }
 
-/// An exporter that counts, and logs each outage of the collector once, and its end once.
+/// Hands each span to an exporter at once.
 #[derive(Debug)]
-pub(crate) struct CountingExporter<E> {
+pub(crate) struct AtOnce<E> {
     pub exporter: E,
     pub counts: Arc<Counts>,
-    pub endpoint: String,
-    /// For log lines: many processes may write to one log.
-    pub instance: String,
-    pub down: AtomicBool,
 }
 
-impl<E: SpanExporter> SpanExporter for CountingExporter<E> {
-    async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
-        let spans = batch.len() as u64;
-        self.counts.queued.fetch_sub(spans, Ordering::Relaxed);
-        let result = self.exporter.export(batch).await;
-        match &result {
-            Ok(()) => {
-                self.counts.exported.fetch_add(spans, Ordering::Relaxed);
-                if self.down.swap(false, Ordering::Relaxed) {
-                    let (failed, dropped) = (self.counts.failed(), self.counts.dropped());
-                    tracing::info!(
-                        instance = self.instance,
-                        collector = self.endpoint,
-                        failed,
-                        dropped,
-                        "span export recovered"
-                    );
-                }
-            }
-            Err(error) => {
-                self.counts.failed.fetch_add(spans, Ordering::Relaxed);
-                if !self.down.swap(true, Ordering::Relaxed) {
-                    tracing::warn!(instance = self.instance, collector = self.endpoint, %error, "span export is failing; flows are not affected");
-                }
-            }
-        }
-        result
-    }
+impl<E: SpanExporter + 'static> SpanProcessor for AtOnce<E> {
+    fn on_start(&self, _: &mut Span, _: &Context) {}
 
-    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
-        self.exporter.shutdown_with_timeout(timeout)
+    fn on_end(&self, span: SpanData) {
+        self.counts.made.fetch_add(1, Relaxed);
+        let count = match block_on(self.exporter.export(vec![span])) {
+            Ok(()) => &self.counts.exported,
+            Err(_) => &self.counts.rejected,
+        };
+        count.fetch_add(1, Relaxed);
     }
 
     fn force_flush(&self) -> OTelSdkResult {
         self.exporter.force_flush()
     }
 
-    fn set_resource(&mut self, resource: &Resource) {
-        self.exporter.set_resource(resource);
+    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+        self.exporter.shutdown_with_timeout(timeout)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
+pub(crate) mod tests {
+    use std::time::SystemTime;
+
     use opentelemetry::{
         InstrumentationScope, SpanId, TraceFlags, TraceId,
         trace::{SpanContext, SpanKind, Status, TraceState},
     };
-    use opentelemetry_sdk::{
-        error::OTelSdkError,
-        trace::{BatchConfigBuilder, BatchSpanProcessor, SpanEvents, SpanLinks},
-    };
-    use std::{
-        sync::mpsc::{Receiver, sync_channel},
-        time::SystemTime,
-    };
+    use opentelemetry_sdk::trace::{SpanEvents, SpanLinks};
 
-    fn span(flags: TraceFlags) -> SpanData {
+    use super::*;
+
+    /// A span below another one.
+    pub(crate) fn span(flags: TraceFlags) -> SpanData {
         SpanData {
             span_context: SpanContext::new(
                 TraceId::from(1),
@@ -160,7 +166,7 @@ mod tests {
                 false,
                 TraceState::default(),
             ),
-            parent_span_id: SpanId::INVALID,
+            parent_span_id: SpanId::from(2),
             parent_span_is_remote: false,
             span_kind: SpanKind::Internal,
             name: "span".into(),
@@ -173,50 +179,5 @@ mod tests {
             status: Status::Unset,
             instrumentation_scope: InstrumentationScope::default(),
         }
-    }
-
-    /// A collector that answers each batch with what the test sends, when it sends it.
-    #[derive(Debug)]
-    struct Collector(std::sync::Mutex<Receiver<bool>>);
-
-    impl SpanExporter for Collector {
-        async fn export(&self, _: Vec<SpanData>) -> OTelSdkResult {
-            match self.0.lock().unwrap().recv() {
-                Ok(true) => Ok(()),
-                _ => Err(OTelSdkError::InternalFailure("refused".to_owned())),
-            }
-        }
-    }
-
-    #[test]
-    fn every_span_is_exported_failed_or_dropped_and_the_queue_is_bounded() {
-        let (answer, answers) = sync_channel(16);
-        let counts = Arc::new(Counts::default());
-        let exporter = CountingExporter {
-            exporter: Collector(answers.into()),
-            counts: counts.clone(),
-            endpoint: "test".to_owned(),
-            instance: String::new(),
-            down: AtomicBool::new(false),
-        };
-        let config =
-            BatchConfigBuilder::default().with_max_queue_size(8).with_max_export_batch_size(2);
-        let batch = BatchSpanProcessor::builder(exporter).with_batch_config(config.build()).build();
-        let shared = SharedProcessor::new(batch, counts.clone(), 8);
-        shared.on_end(span(TraceFlags::default()));
-        for _ in 0..100 {
-            shared.on_end(span(TraceFlags::SAMPLED));
-        }
-        // The exporter holds at most one batch of two, and the queue eight.
-        assert!((90..=92).contains(&counts.dropped()), "{counts:?}");
-        answer.send(false).unwrap();
-        for _ in 0..8 {
-            answer.send(true).unwrap();
-        }
-        shared.force_flush().unwrap();
-        assert_eq!(counts.failed(), 2);
-        assert_eq!(counts.exported() + counts.failed() + counts.dropped(), 100, "{counts:?}");
-        drop(answer);
-        shared.shutdown_with_timeout(Duration::from_secs(5)).unwrap();
     }
 }

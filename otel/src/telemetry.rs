@@ -9,12 +9,12 @@ use std::{
 };
 
 use opentelemetry::{InstrumentationScope, global, trace::TracerProvider};
-use opentelemetry_otlp::{SpanExporter as OtlpExporter, WithExportConfig};
 use opentelemetry_sdk::{
+    Resource,
     propagation::TraceContextPropagator,
     trace::{
-        BatchConfigBuilder, BatchSpanProcessor, Config, RandomIdGenerator, SdkTracerProvider,
-        SimpleSpanProcessor, SpanExporter, SpanProcessor, Tracer,
+        RandomIdGenerator, Sampler, SdkTracerProvider, ShouldSample, SpanExporter, SpanProcessor,
+        Tracer,
     },
 };
 use tracing::Subscriber;
@@ -24,17 +24,18 @@ use crate::{
     Identity,
     attributes::REQUEST_TARGET,
     emit::Emitter,
-    export::{CountingExporter, Counts, SharedProcessor},
-    variables::{self, ConfigurationError},
+    export::{
+        AtOnce, Counts, SharedProcessor,
+        batches::{Batches, Bounds},
+        losses::Log,
+        otlp::Otlp,
+    },
+    limits::Limits,
+    variables::{self, ConfigurationError, Export, Settings},
 };
 
-/// Spans reach the collector about this long after their end, unless `OTEL_BSP_SCHEDULE_DELAY` says
-/// otherwise: a crash should show while one is still looking.
-const SCHEDULE_DELAY: Duration = Duration::from_millis(500);
-
-/// Most spans that wait for the collector, unless `OTEL_BSP_MAX_QUEUE_SIZE` says otherwise. The SDK
-/// allocates them all at the start: this is its default too, and about 1 MB.
-const QUEUE: usize = 2048;
+/// Version of the semantic conventions that attributes follow.
+pub(crate) const SCHEMA_URL: &str = "https://opentelemetry.io/schemas/1.42.0";
 
 /// How long unsent spans may take at the end of a process.
 const SHUTDOWN: Duration = Duration::from_secs(2);
@@ -54,77 +55,77 @@ struct Started {
     ended: AtomicBool,
 }
 
+/// The instrumentation scope of all spans.
+fn scope() -> InstrumentationScope {
+    InstrumentationScope::builder(env!("CARGO_PKG_NAME"))
+        .with_version(env!("CARGO_PKG_VERSION"))
+        .with_schema_url(SCHEMA_URL)
+        .build()
+}
+
 impl Telemetry {
     /// Starts as the `OTEL_*` variables say. Spans are made if `OTEL_EXPORTER_OTLP_ENDPOINT` or
-    /// `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT` is set and `OTEL_SDK_DISABLED` is not `true`.
-    /// Otherwise contexts still travel, and nothing is exported.
+    /// `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT` is set, unless `OTEL_SDK_DISABLED` is `true` or
+    /// `OTEL_TRACES_EXPORTER` is `none`. Otherwise contexts still travel, and nothing is exported.
+    /// [`crate::ignored_variables`] tells which values mean nothing.
     ///
     /// # Errors
-    /// The first variable with an unusable value; then nothing is started.
+    /// The first variable that makes it impossible to export as asked; then nothing is started.
     pub fn start(identity: Identity) -> Result<Self, ConfigurationError> {
-        global::set_text_map_propagator(variables::propagator()?);
-        let Some((variable, endpoint)) = variables::endpoint() else {
+        let Settings { propagator, sampler, limits, export } = variables::settings()?;
+        global::set_text_map_propagator(propagator);
+        let Some(export) = export else {
             return Ok(Self { started: None, identity });
         };
-        let invalid = |error: opentelemetry_otlp::ExporterBuildError| ConfigurationError {
-            variable: variable.to_owned(),
-            value: endpoint.clone(),
+        let resource = identity.resource();
+        let invalid = |error| ConfigurationError {
+            variable: export.given.0.to_owned(),
+            value: export.given.1.clone(),
             expected: format!(
                 "expected an OTLP/HTTP address such as http://127.0.0.1:4318 ({error})"
             ),
         };
-        let exporter = OtlpExporter::builder()
-            .with_http()
-            .with_protocol(opentelemetry_otlp::Protocol::HttpBinary)
-            .build()
-            .map_err(invalid)?;
-        let bound = variables::positive("OTEL_BSP_MAX_QUEUE_SIZE", QUEUE)?;
-        let mut batch = BatchConfigBuilder::default().with_max_queue_size(bound);
-        if std::env::var_os("OTEL_BSP_SCHEDULE_DELAY").is_none() {
-            batch = batch.with_scheduled_delay(SCHEDULE_DELAY);
-        }
+        let sender = Otlp::new(&export, &resource).map_err(invalid)?;
+        let Export { queue, batch, delay, .. } = export;
         let counts = Arc::new(Counts::default());
-        let exporter = CountingExporter {
-            exporter,
-            counts: counts.clone(),
-            endpoint,
-            instance: identity.instance.clone(),
-            down: AtomicBool::new(false),
-        };
-        let processor =
-            BatchSpanProcessor::builder(exporter).with_batch_config(batch.build()).build();
-        Ok(Self::with_processor(identity, processor, counts, bound as u64))
+        let log = Log::new(export.endpoint.clone(), identity.instance.clone());
+        let bounds = Bounds { queue, batch, delay };
+        let processor = Batches::start(sender, bounds, counts.clone(), log)
+            .map_err(|error| invalid(error.to_string()))?;
+        let processor = SharedProcessor::new(processor, limits);
+        Ok(Self::with_processor(identity, resource, processor, counts, sampler, limits))
     }
 
     /// Hands each span to `exporter` at once, whatever the environment says: for tests and
     /// simulations, with an exporter that keeps spans in memory.
-    pub fn with_exporter(identity: Identity, exporter: impl SpanExporter + 'static) -> Self {
+    pub fn with_exporter(identity: Identity, mut exporter: impl SpanExporter + 'static) -> Self {
         global::set_text_map_propagator(TraceContextPropagator::new());
-        let processor = SimpleSpanProcessor::new(exporter);
-        Self::with_processor(identity, processor, Arc::default(), u64::MAX)
+        let resource = identity.resource();
+        exporter.set_resource(&resource);
+        let counts = Arc::new(Counts::default());
+        let limits = Limits::NONE;
+        let processor = SharedProcessor::new(AtOnce { exporter, counts: counts.clone() }, limits);
+        let sampler = Box::new(Sampler::ParentBased(Box::new(Sampler::AlwaysOn)));
+        Self::with_processor(identity, resource, processor, counts, sampler, limits)
     }
 
     fn with_processor(
         identity: Identity,
-        mut processor: impl SpanProcessor + 'static,
+        resource: Resource,
+        processor: SharedProcessor,
         counts: Arc<Counts>,
-        bound: u64,
+        sampler: Box<dyn ShouldSample>,
+        limits: Limits,
     ) -> Self {
-        let resource = identity.resource();
-        processor.set_resource(&resource);
-        let processor = SharedProcessor::new(processor, counts.clone(), bound);
-        // The SDK reads OTEL_TRACES_SAMPLER for its own spans; the same sampler decides here.
-        let sampler = Config::default().sampler;
+        // The same sampler decides for the spans of the SDK and for those made here.
         let provider = SdkTracerProvider::builder()
             .with_resource(resource)
             .with_sampler(sampler.clone())
+            .with_span_limits(limits.of_sdk())
             .with_span_processor(processor.clone())
             .build();
-        let scope = InstrumentationScope::builder(env!("CARGO_PKG_NAME"))
-            .with_version(env!("CARGO_PKG_VERSION"))
-            .build();
-        let emitter =
-            Arc::new(Emitter { processor, sampler, ids: RandomIdGenerator::default(), scope });
+        let ids = RandomIdGenerator::default();
+        let emitter = Arc::new(Emitter { processor, sampler, ids, scope: scope() });
         let started = Started { provider, emitter, counts, ended: AtomicBool::new(false) };
         Self { started: Some(started), identity }
     }
@@ -147,7 +148,7 @@ impl Telemetry {
         S: Subscriber + for<'span> LookupSpan<'span> + Send + Sync,
     {
         let started = self.started.as_ref()?;
-        let tracer: Tracer = started.provider.tracer(env!("CARGO_PKG_NAME"));
+        let tracer: Tracer = started.provider.tracer_with_scope(scope());
         let mut filter = Targets::new().with_target("otel::tracing", tracing::Level::TRACE);
         if requests {
             filter = filter.with_target(REQUEST_TARGET, tracing::Level::DEBUG);
@@ -172,18 +173,22 @@ impl Telemetry {
 
     /// Flushes queued spans, for two seconds at most, and stops. A second call does nothing.
     /// It blocks: call it after the runtime has ended, or in a thread of its own.
+    /// What is lost is logged.
     pub fn shutdown(&self) {
         let Some(started) = &self.started else { return };
-        if started.ended.swap(true, Ordering::Relaxed) {
-            return;
+        if !started.ended.swap(true, Ordering::Relaxed) {
+            // The processor has logged what an error would tell.
+            let _ = started.provider.shutdown_with_timeout(SHUTDOWN);
         }
-        if let Err(error) = started.provider.shutdown_with_timeout(SHUTDOWN) {
-            tracing::warn!(instance = self.identity.instance, %error, "spans were not flushed at shutdown");
-        }
-        let (failed, dropped) = (started.counts.failed(), started.counts.dropped());
-        if failed + dropped > 0 {
-            let instance = &self.identity.instance;
-            tracing::warn!(instance, failed, dropped, "spans were lost");
+    }
+
+    /// The same with another bound, for a process that has to end at once.
+    pub fn last_flush(&self) -> impl Fn(Duration) + Send + 'static + use<> {
+        let processor = self.started.as_ref().map(|started| started.emitter.processor.clone());
+        move |timeout| {
+            if let Some(processor) = &processor {
+                let _ = processor.shutdown_with_timeout(timeout);
+            }
         }
     }
 }

@@ -89,6 +89,8 @@ impl Traces {
             std::path::absolute(path).map_err(|error| Error::Other(error.to_string()))?
         } else if set("OTEL_SDK_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true")) {
             return Ok(Self::Off("OTEL_SDK_DISABLED=true"));
+        } else if set("OTEL_TRACES_EXPORTER").is_some_and(|value| value.trim() == "none") {
+            return Ok(Self::Off("OTEL_TRACES_EXPORTER=none"));
         } else if endpoint().is_some() {
             return Ok(Self::Elsewhere);
         } else if options.no_jaeger {

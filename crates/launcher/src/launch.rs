@@ -85,7 +85,7 @@ pub fn run(options: Options, unknown: &[String]) -> Result<(), Error> {
     gateway.listen.set_port(options.port.unwrap_or(gateway.listen.port()));
     server.listen.set_port(options.server_port.unwrap_or(server.listen.port()));
     runtime::block_on(1, async move {
-        let mut stop = Stop::listen("launcher")?;
+        let mut stop = Stop::listen("launcher", || {})?;
         ports::listen(gateway.listen, "--port")?;
         if options.server.is_none() {
             ports::listen(server.listen, "--server-port")?;

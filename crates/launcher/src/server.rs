@@ -12,7 +12,7 @@ pub fn run(settings: Settings, unknown: &[String]) -> Result<(), Error> {
     logging::report_unknown(unknown);
     runtime::block_on(1, async move {
         let other = |error: std::io::Error| Error::Other(error.to_string());
-        let mut stop = Stop::listen("resonate")?;
+        let mut stop = Stop::listen("resonate", || {})?;
         let listener = runtime::listen(settings.listen, "EMBEDDED_SERVER_LISTEN").await?;
         launched::tell_launcher(listener.local_addr().map_err(other)?);
         let stopped = async move { stop.requested().await };

@@ -73,9 +73,12 @@ pub fn start(settings: &LogSettings, telemetry: Option<&Telemetry>) -> Result<()
     Ok(())
 }
 
-/// Logs names of settings that mean nothing. Under a launcher, the launcher has done so.
+/// Logs names of settings, and values of OpenTelemetry's, that mean nothing. Under a launcher, the
+/// launcher has done so.
 pub fn report_unknown(names: &[String]) {
     if std::env::var_os(LAUNCHED).is_none() {
         names.iter().for_each(|name| tracing::warn!(name, "unknown setting"));
+        let ignored = resonate_otel::ignored_variables();
+        ignored.iter().for_each(|ignored| tracing::warn!("{ignored}; ignored"));
     }
 }

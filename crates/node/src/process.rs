@@ -8,7 +8,7 @@ use crate::{
     connections::{self, Limits},
     error::Error,
     health, logging, runtime, server,
-    stop::Stop,
+    stop::{self, Stop},
     watchdog,
 };
 
@@ -45,7 +45,7 @@ async fn serve(
     telemetry: &Telemetry,
 ) -> Result<(), Error> {
     let config = &settings.node;
-    let mut stop = Stop::listen(instance)?;
+    let mut stop = Stop::listen(instance, stop::last_spans(telemetry))?;
     // A heartbeat is due twice in a lease.
     watchdog::watch(config.lease / 2, || {
         tracing::warn!(

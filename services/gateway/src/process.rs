@@ -14,7 +14,7 @@ use node::{
     error::{self, Error},
     health, logging, runtime,
     server::{self, ConnectionId, MessageStream, Transport},
-    stop::Stop,
+    stop::{self, Stop},
 };
 use resonate_otel::{Identity, Telemetry};
 use tokio::sync::{Semaphore, watch};
@@ -124,7 +124,7 @@ impl Gateway {
 }
 
 async fn serve(settings: Settings, instance: String, telemetry: &Telemetry) -> Result<(), Error> {
-    let mut stop = Stop::listen(&instance)?;
+    let mut stop = Stop::listen(&instance, stop::last_spans(telemetry))?;
     let listener = runtime::listen(settings.listen, "GATEWAY_LISTEN").await?;
     let address = listener.local_addr().map_err(|error| Error::Other(error.to_string()))?;
     let limits = Limits::new(settings.connections());
