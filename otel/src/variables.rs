@@ -158,9 +158,7 @@ impl<'a> Variables<'a> {
                 "tracecontext" => propagators.push(Box::new(TraceContextPropagator::new())),
                 "baggage" => propagators.push(Box::new(BaggagePropagator::new())),
                 "none" => none = true,
-                _ => {
-                    self.ignore(NAME, name, "expected a list of tracecontext and baggage, or none")
-                }
+                _ => self.ignore(NAME, name, "expected tracecontext, baggage or none"),
             }
         }
         if propagators.is_empty() && !none {

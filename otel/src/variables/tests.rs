@@ -37,7 +37,7 @@ fn unknown_names_are_ignored_with_a_message() {
     assert!(format!("{:?}", settings.sampler).contains("ParentBased(AlwaysOn)"), "{settings:?}");
     assert_eq!(settings.export.unwrap().compression, None);
     let starts = [
-        r#"invalid OTEL_PROPAGATORS "b3": expected a list of tracecontext and baggage"#,
+        r#"invalid OTEL_PROPAGATORS "b3": expected tracecontext, baggage or none"#,
         r#"invalid OTEL_TRACES_SAMPLER "xray": expected always_on"#,
         r#"invalid OTEL_SDK_DISABLED "yes": expected true or false"#,
         r#"invalid OTEL_TRACES_EXPORTER "jaeger": expected otlp or none"#,
