@@ -9,7 +9,7 @@
 //! - At the end, connections that wait for their client are closed at once, the others after their
 //!   answer.
 //!
-//! [`Pool`](pool::Pool) knows which connections wait for their client.
+//! `Pool` knows which connections wait for their client.
 
 mod body;
 mod pool;
