@@ -130,6 +130,8 @@ async fn a_second_takeover_of_a_step_names_the_process_that_lost_it(server: Serv
             system.resonate().settled("twice.0.taken-over-2").await.then_some(())
         })
         .await;
+        // A process that is killed loses what it has not exported.
+        system.span("the first lost lease", |span| span.name.ends_with(" expired")).await;
         system.kill("service-b-replica");
         system.restart("service-b").await;
     };
