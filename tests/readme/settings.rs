@@ -137,7 +137,9 @@ fn settings() -> BTreeMap<String, Setting> {
 fn parse(help: &str) -> BTreeMap<String, Setting> {
     let mut options: Vec<String> = Vec::new();
     for line in help.lines() {
-        match (line.trim_start().starts_with('-'), options.last_mut()) {
+        // `- human: For people` is a value of an option.
+        let is_option = line.trim_start().starts_with('-') && !line.trim_start().starts_with("- ");
+        match (is_option, options.last_mut()) {
             (true, _) => options.push(line.to_owned()),
             (false, Some(option)) => *option += &format!(" {}", line.trim()),
             (false, None) => {}

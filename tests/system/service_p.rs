@@ -3,13 +3,8 @@
 
 use std::process::Command;
 
-use clap::{Args, FromArgMatches};
-use node::{
-    cli,
-    config::ServiceSettings,
-    prelude::*,
-    settings::{self, Parsed},
-};
+use clap::Args;
+use node::{cli, config::ServiceSettings, prelude::*};
 use testkit::process;
 
 /// The command that starts a process of service-p.
@@ -70,10 +65,9 @@ async fn changes(ctx: &Context, how: String) -> Result<i64> {
 fn process() {
     // Its command line is that of a test: all settings come from the environment.
     let command = ServiceSettings::augment_args(clap::Command::new("service-p"));
-    let Parsed { matches, unknown } =
-        settings::parse(command, &["NODE"], ["service-p".into()]).unwrap();
-    let settings = ServiceSettings::from_arg_matches(&matches).unwrap();
+    let parsed = settings::parse(command, &["NODE"], ["service-p".into()]).unwrap();
+    let settings: ServiceSettings = parsed.read().unwrap();
     let service = Service::new("service-p").function(greets).function(panics);
     let service = service.function(panics_after_a_step).function(changes);
-    cli::run(service, settings, &unknown).unwrap();
+    cli::run(service, settings, &parsed.unknown).unwrap();
 }

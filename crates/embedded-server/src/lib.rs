@@ -33,8 +33,8 @@ mod serve;
 mod server;
 mod settings;
 
+pub use self::settings::Settings;
 pub use clock::Clock;
 pub use config::Config;
 pub use serve::run;
 pub use server::Server;
-pub use settings::{LogFormat, Settings};

@@ -2,9 +2,10 @@
 
 use std::io::IsTerminal;
 
+use settings::LogFormat;
 use tracing_subscriber::EnvFilter;
 
-use crate::settings::{LogFormat, Settings};
+use crate::settings::Settings;
 
 impl Settings {
     /// Starts logging for this process. If something else logs already, that stays.

@@ -1,21 +1,17 @@
 //! `embedded-server`: the embedded Resonate server as a process of its own.
 
-mod cli;
+use std::{net::SocketAddr, process::ExitCode, time::Duration};
 
-use std::{
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    process::ExitCode,
-    time::Duration,
-};
-
+use clap::{CommandFactory, Parser, Subcommand};
 use embedded_server::Settings;
+use settings::EXIT_SETTING;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
 };
 
 /// An in-memory Resonate server. All state is lost on restart.
-#[derive(Debug, clap::Parser)]
+#[derive(Debug, Parser)]
 #[command(version)]
 struct Cli {
     #[command(flatten)]
@@ -24,7 +20,7 @@ struct Cli {
     command: Option<Command>,
 }
 
-#[derive(Debug, clap::Subcommand)]
+#[derive(Debug, Subcommand)]
 enum Command {
     /// Ask the server that listens on this address for its health; exits with 0 if it answers
     Healthcheck,
@@ -32,25 +28,28 @@ enum Command {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let Cli { settings, command } = match cli::parse() {
-        Ok(cli) => cli,
-        Err(code) => return code,
+    let parsed = settings::parse(Cli::command(), &["EMBEDDED_SERVER"], std::env::args_os());
+    let parsed = parsed.and_then(|parsed| Ok((parsed.read()?, parsed.unknown)));
+    let (Cli { settings, command }, unknown) = match parsed {
+        Ok(parsed) => parsed,
+        Err(error) => return error.report(),
     };
     match command {
-        None => serve(settings).await,
-        Some(Command::Healthcheck) => check_health(settings.listen).await,
+        None => serve(settings, &unknown).await,
+        Some(Command::Healthcheck) => check_health(settings::reachable(settings.listen)).await,
     }
 }
 
-async fn serve(settings: Settings) -> ExitCode {
+async fn serve(settings: Settings, unknown: &[String]) -> ExitCode {
     settings.start_logging();
+    unknown.iter().for_each(|name| tracing::warn!(name, "unknown setting"));
     let bound = TcpListener::bind(settings.listen).await;
     let (listener, address) = match bound.and_then(|bound| Ok((bound.local_addr()?, bound))) {
         Ok((address, listener)) => (listener, address),
         Err(error) => {
             let listen = settings.listen;
-            return cli::fail(
-                cli::EX_USAGE,
+            return settings::fail(
+                EXIT_SETTING,
                 &format!(
                     "cannot listen on {listen}: {error}; choose another address with EMBEDDED_SERVER_LISTEN"
                 ),
@@ -59,25 +58,19 @@ async fn serve(settings: Settings) -> ExitCode {
     };
     let stop = match stop_signal() {
         Ok(stop) => stop,
-        Err(error) => return cli::fail(1, &format!("cannot wait for signals: {error}")),
+        Err(error) => return settings::fail(1, &format!("cannot wait for signals: {error}")),
     };
     println!("listening on http://{address}");
     match embedded_server::run(listener, settings.into(), stop).await {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => cli::fail(1, &error.to_string()),
+        Err(error) => settings::fail(1, &error.to_string()),
     }
 }
 
-async fn check_health(mut address: SocketAddr) -> ExitCode {
-    if address.ip().is_unspecified() {
-        address.set_ip(match address.ip() {
-            IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
-            IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
-        });
-    }
+async fn check_health(address: SocketAddr) -> ExitCode {
     match tokio::time::timeout(Duration::from_secs(2), is_healthy(address)).await {
         Ok(Ok(true)) => ExitCode::SUCCESS,
-        _ => cli::fail(1, &format!("no Resonate server answers on {address}")),
+        _ => settings::fail(1, &format!("no Resonate server answers on {address}")),
     }
 }
 

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use node::duration;
 use resonate_sdk::{
     error::{Error, Result},
     prelude::Context,
 };
 use serde::{Deserialize, Serialize};
+use settings::duration;
 use wire::Address;
 
 /// The length of one checkpointed step of `work`; the last one takes what is left.

@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 
 use clap::{Args, FromArgMatches};
-use node::{config::ServiceSettings, error::Error, logging, runtime, settings, stop::Stop};
+use node::{config::ServiceSettings, error::Error, logging, runtime, stop::Stop};
 
 use crate::{
     PREFIXES, jaeger,
@@ -62,8 +62,7 @@ fn inherited<T: FromArgMatches>(
     arguments: impl FnOnce(clap::Command) -> clap::Command,
 ) -> Result<T, Error> {
     let command = arguments(clap::Command::new("async-rpc"));
-    let parsed = settings::parse(command, &PREFIXES, ["async-rpc".into()])?;
-    Ok(T::from_arg_matches(&parsed.matches)?)
+    Ok(settings::parse(command, &PREFIXES, ["async-rpc".into()])?.read()?)
 }
 
 /// Adds the settings of a service. Many processes run on this machine, so the address for health

@@ -29,7 +29,6 @@ use clap::{
 use node::{
     cli,
     error::{self, Error},
-    settings,
 };
 
 /// Runs the Async RPC example: the whole system on this machine, or a single process of it
@@ -95,7 +94,7 @@ fn process(
 }
 
 fn read<T: FromArgMatches>(matches: &clap::ArgMatches) -> Result<T, Error> {
-    Ok(T::from_arg_matches(matches)?)
+    Ok(T::from_arg_matches(matches).map_err(settings::Error::from)?)
 }
 
 #[cfg(test)]

@@ -3,7 +3,8 @@
 
 use std::{convert::Infallible, net::SocketAddr, process::ExitStatus, time::Duration};
 
-use node::error::{EXIT_SETTING, Error};
+use node::error::Error;
+use settings::EXIT_SETTING;
 use tokio::{
     sync::{mpsc, watch},
     task::JoinHandle,

@@ -2,14 +2,13 @@
 
 use std::{net::SocketAddr, process::ExitCode};
 
-use clap::{Command, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{Command, CommandFactory, Parser, Subcommand};
 
 use crate::{
     Service,
     config::ServiceSettings,
     error::{self, Error},
     health, process, runtime,
-    settings::{self, Parsed},
 };
 
 /// One process of a service.
@@ -37,26 +36,16 @@ pub fn main(service: Service) -> ExitCode {
     let functions = service.functions().join(", ");
     let about = format!("One process of {}, which runs {functions}", service.group());
     let command = Arguments::command().name(service.group()).about(about);
-    error::exit_code(parse(command, &["NODE"]).and_then(|(arguments, unknown)| {
-        let Arguments { settings, task } = arguments;
-        match task {
-            Some(Task::Healthcheck) => healthcheck(settings.health_listen),
-            None => run(service, settings, &unknown),
-        }
-    }))
+    error::exit_code(start(service, command))
 }
 
-/// Reads the settings of `command`, and of its subcommands, from wherever they are set. Returns
-/// them, and the names that mean nothing.
-///
-/// # Errors
-/// See [`settings::parse`].
-pub fn parse<T: FromArgMatches>(
-    command: Command,
-    prefixes: &[&str],
-) -> Result<(T, Vec<String>), Error> {
-    let Parsed { matches, unknown } = settings::parse(command, prefixes, std::env::args_os())?;
-    Ok((T::from_arg_matches(&matches)?, unknown))
+fn start(service: Service, command: Command) -> Result<(), Error> {
+    let parsed = settings::parse(command, &["NODE"], std::env::args_os())?;
+    let Arguments { settings, task } = parsed.read()?;
+    match task {
+        Some(Task::Healthcheck) => healthcheck(settings.health_listen),
+        None => run(service, settings, &parsed.unknown),
+    }
 }
 
 /// Runs one process of `service` until it is told to stop. `unknown` names are logged.

@@ -2,11 +2,9 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use crate::{
-    duration,
-    logging::LogSettings,
-    settings::{self, SettingError},
-};
+use settings::{SettingError, duration};
+
+use crate::logging::LogSettings;
 
 const MS: Duration = Duration::from_millis(1);
 const MINUTE: Duration = Duration::from_secs(60);

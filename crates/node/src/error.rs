@@ -2,20 +2,14 @@
 
 use std::{net::SocketAddr, process::ExitCode};
 
-use crate::settings::SettingError;
-
-/// Exit code for an unusable setting (`EX_USAGE` of sysexits.h).
-pub const EXIT_SETTING: u8 = 64;
-
-/// Exit code for a command line that cannot be understood, as clap has it.
-const EXIT_COMMAND_LINE: u8 = 2;
+use settings::{EXIT_SETTING, SettingError};
 
 /// Why a process ended early.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A setting is unusable. Exit code 64.
+    /// The settings cannot be read, or the command line asks for help.
     #[error(transparent)]
-    Setting(#[from] SettingError),
+    Settings(#[from] settings::Error),
     /// A setting of OpenTelemetry is unusable. Exit code 64.
     #[error(transparent)]
     Telemetry(#[from] resonate_otel::ConfigurationError),
@@ -32,41 +26,24 @@ pub enum Error {
     /// A process of the system has an unusable setting, which it has named itself. Exit code 64.
     #[error("{0}")]
     Usage(String),
-    /// The command line cannot be understood (exit code 2), or asks for help (exit code 0).
-    #[error(transparent)]
-    CommandLine(#[from] clap::Error),
     /// Anything else. Exit code 1.
     #[error("{0}")]
     Other(String),
 }
 
-impl Error {
-    /// The exit code. It tells a supervisor whether a restart can help.
-    pub fn exit_code(&self) -> ExitCode {
-        match self {
-            Self::Setting(_) | Self::Telemetry(_) | Self::Listen { .. } | Self::Usage(_) => {
-                ExitCode::from(EXIT_SETTING)
-            }
-            Self::CommandLine(error) if !error.use_stderr() => ExitCode::SUCCESS,
-            Self::CommandLine(_) => ExitCode::from(EXIT_COMMAND_LINE),
-            Self::Other(_) => ExitCode::FAILURE,
-        }
+impl From<SettingError> for Error {
+    fn from(error: SettingError) -> Self {
+        Self::Settings(error.into())
     }
 }
 
-/// The exit code of a process that ended with `result`. An error is printed.
+/// The exit code of a process that ended with `result`. It tells a supervisor whether a restart can
+/// help. An error is printed.
 pub fn exit_code(result: Result<(), Error>) -> ExitCode {
-    let Err(error) = result else { return ExitCode::SUCCESS };
-    match &error {
-        Error::CommandLine(text) => {
-            // It fails if nobody reads the output any more.
-            let _ = text.print();
-        }
-        error => {
-            // In one write: the processes of a launcher share their standard error.
-            let line = format!("error: {error}\n");
-            eprint!("{line}");
-        }
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Error::Settings(error)) => error.report(),
+        Err(error @ Error::Other(_)) => settings::fail(1, &error),
+        Err(error) => settings::fail(EXIT_SETTING, &error),
     }
-    error.exit_code()
 }

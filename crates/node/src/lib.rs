@@ -6,7 +6,7 @@
 //! | [`Worker`] | a process of a service, without what belongs to the operating system |
 //! | [`step()`] | checkpointed steps, with retries |
 //! | [`server`] | the way to the Resonate Server, layer by layer |
-//! | [`config`], [`settings`] | settings: command line, environment, file, defaults |
+//! | [`config`] | the settings of every process |
 //! | [`cli`], [`runtime`] | command lines; the Tokio runtime and listeners of a process |
 //! | [`stop`], [`launched`] | signals; the socket to the launcher |
 //! | [`memory`] | how much a process may hold at once |
@@ -34,7 +34,6 @@ pub mod cli;
 pub mod config;
 pub mod connections;
 pub mod descriptors;
-pub mod duration;
 pub mod error;
 pub mod errors;
 mod guard;
@@ -47,7 +46,6 @@ mod recorded;
 pub mod runtime;
 pub mod server;
 mod service;
-pub mod settings;
 mod step;
 pub mod stop;
 mod watchdog;

@@ -2,14 +2,14 @@
 
 use std::io::IsTerminal;
 
-use clap::ValueEnum;
 use resonate_otel::{Identity, Telemetry};
+use settings::{LogFormat, SettingError};
 use tracing_subscriber::{
     EnvFilter, Layer, Registry, filter::LevelFilter, fmt, layer::SubscriberExt,
     util::SubscriberInitExt,
 };
 
-use crate::{error::Error, launched::LAUNCHED, settings::SettingError};
+use crate::{error::Error, launched::LAUNCHED};
 
 /// The SDKs report what the layers, the runtime and the exporter report too, with more context.
 /// Turning a target off turns off all that begin like it, so the tracing crate is turned on again.
@@ -18,28 +18,12 @@ const DEFAULT: &str = "info,resonate=off,resonate_sdk=off,resonate_otel=info,ope
 /// What is logged, and how.
 #[derive(Debug, Clone, clap::Args)]
 pub struct LogSettings {
-    /// What is logged: a filter of tracing-subscriber, such as info,node=debug
-    #[arg(long, env = "NODE_LOG", value_name = "FILTER", default_value = "info", value_parser = filter)]
+    /// What is logged: a filter of tracing-subscriber, such as info,hyper=debug
+    #[arg(long, env = "NODE_LOG", value_name = "FILTER", default_value = "info", value_parser = settings::filter)]
     pub log: String,
     /// How lines are written
     #[arg(long, env = "NODE_LOG_FORMAT", value_name = "FORMAT", default_value = "human")]
     pub log_format: LogFormat,
-}
-
-/// How log lines are written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
-    /// For people.
-    Human,
-    /// One JSON object a line.
-    Json,
-}
-
-fn filter(text: &str) -> Result<String, String> {
-    match EnvFilter::try_new(text) {
-        Ok(_) => Ok(text.to_owned()),
-        Err(error) => Err(format!("expected a filter such as info,node=debug ({error})")),
-    }
 }
 
 /// Starts tracing and logging of a process. The end of the value flushes its spans.

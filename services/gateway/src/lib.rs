@@ -28,8 +28,8 @@ mod settings;
 mod trace_link;
 mod waiters;
 
+pub use self::settings::Settings;
 pub use process::{Gateway, main, run};
-pub use settings::Settings;
 
 /// The group of the gateway's connections, and the default name of its process.
 pub const GROUP: &str = "gateway";

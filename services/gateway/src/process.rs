@@ -1,10 +1,6 @@
 //! A gateway process from start to stop.
 
-use std::{
-    net::{IpAddr, Ipv4Addr, SocketAddr},
-    process::ExitCode,
-    sync::Arc,
-};
+use std::{process::ExitCode, sync::Arc};
 
 use axum::Router;
 use clap::{CommandFactory, Parser};
@@ -39,21 +35,16 @@ enum Command {
 
 /// The `main` of the gateway's executable.
 pub fn main() -> ExitCode {
-    let parsed = cli::parse(Arguments::command(), &["NODE", "GATEWAY"]);
-    error::exit_code(parsed.and_then(|(arguments, unknown)| {
-        let Arguments { settings, command } = arguments;
-        match command {
-            Some(Command::Healthcheck) => cli::healthcheck(reachable(settings.listen)),
-            None => run(settings, &unknown),
-        }
-    }))
+    error::exit_code(start())
 }
 
-/// An address to reach a process at that listens on all addresses.
-fn reachable(listen: SocketAddr) -> SocketAddr {
-    match listen.ip().is_unspecified() {
-        true => SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), listen.port()),
-        false => listen,
+fn start() -> Result<(), Error> {
+    let prefixes = ["NODE", "GATEWAY"];
+    let parsed = settings::parse(Arguments::command(), &prefixes, std::env::args_os())?;
+    let Arguments { settings, command } = parsed.read()?;
+    match command {
+        Some(Command::Healthcheck) => cli::healthcheck(settings::reachable(settings.listen)),
+        None => run(settings, &parsed.unknown),
     }
 }
 

@@ -8,7 +8,7 @@ use axum::{
     http::{HeaderMap, StatusCode},
 };
 use flows::Options;
-use node::{duration, settings};
+use settings::duration;
 
 use crate::problem::Problem;
 

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use node::{config::Config, descriptors, memory, settings};
+use node::{config::Config, descriptors, memory};
 
 const MS: Duration = Duration::from_millis(1);
 const HOUR: Duration = Duration::from_secs(3_600);

@@ -3,20 +3,34 @@
 //! A setting is a `clap` argument with a variable, such as `--lease` with `NODE_LEASE`. In the file
 //! that `NODE_CONFIG_FILE` names its key is the rest of the variable in lower case:
 //! `lease = "3s"`.
+//!
+//! | module | what it does |
+//! | --- | --- |
+//! | `duration` | durations as people type them |
+//! | `log` | what is logged, and how |
+//! | `error` | errors of settings, and their exit codes |
+//! | `values` | checks of values |
+
+pub mod duration;
+mod error;
+mod log;
+mod values;
 
 use std::{
     collections::{BTreeSet, HashMap},
     ffi::OsString,
-    net::SocketAddr,
-    time::Duration,
 };
 
 use clap::{
-    ArgMatches, Command,
+    ArgMatches, Command, FromArgMatches,
     error::{ContextKind, ContextValue, ErrorKind},
 };
 
-use crate::{duration, error::Error, launched::LAUNCHED};
+pub use self::{
+    error::{EXIT_SETTING, Error, SettingError, fail},
+    log::{LogFormat, filter},
+    values::{address, duration, integer, name, reachable, url},
+};
 
 /// The rest of the variable that names a prefix's file.
 const FILE: &str = "_CONFIG_FILE";
@@ -33,24 +47,6 @@ const NODE_JS: [&str; 9] = [
     "NODE_TLS_REJECT_UNAUTHORIZED",
     "NODE_VERSION",
 ];
-
-/// A setting with an unusable value. Its text names the setting, the value and what is expected.
-#[derive(Debug, thiserror::Error)]
-#[error("invalid {name}{value}{place}: {expected}")]
-pub struct SettingError {
-    name: String,
-    value: String,
-    place: String,
-    expected: String,
-}
-
-impl SettingError {
-    /// An error about the value of the variable or option `name`.
-    pub fn new(name: impl Into<String>, value: &str, expected: impl Into<String>) -> Self {
-        let value = format!(" {value:?}");
-        Self { name: name.into(), value, place: String::new(), expected: expected.into() }
-    }
-}
 
 /// What was set.
 #[derive(Debug)]
@@ -89,13 +85,23 @@ pub fn parse(
         .filter(|name| {
             let ours =
                 |prefix: &&str| name.strip_prefix(*prefix).is_some_and(|it| it.starts_with('_'));
-            let elsewhere = name == LAUNCHED || NODE_JS.contains(&name.as_str());
+            let elsewhere = NODE_JS.contains(&name.as_str());
             prefixes.iter().any(ours) && !known.contains(name) && !elsewhere
         })
         .collect();
     unknown.sort();
     unknown.extend(files.unknown(&known));
     Ok(Parsed { matches, unknown })
+}
+
+impl Parsed {
+    /// The values as a type.
+    ///
+    /// # Errors
+    /// Those of clap, if the values are those of another command.
+    pub fn read<T: FromArgMatches>(&self) -> Result<T, Error> {
+        Ok(T::from_arg_matches(&self.matches)?)
+    }
 }
 
 /// Calls `change` for the command and all commands below it.
@@ -268,66 +274,6 @@ fn variable_of(command: &Command, option: &str) -> Option<String> {
         Some(variable) => Some(variable.to_string_lossy().into_owned()),
         None => command.get_subcommands().find_map(|below| variable_of(below, option)),
     }
-}
-
-/// Reads a duration between two bounds.
-pub fn duration(
-    least: Duration,
-    most: Duration,
-) -> impl Fn(&str) -> Result<Duration, String> + Clone + Send + Sync + 'static {
-    move |text| {
-        let value = duration::parse(text)?;
-        if (least..=most).contains(&value) {
-            return Ok(value);
-        }
-        let (least, most) = (duration::format(least), duration::format(most));
-        Err(format!("must be between {least} and {most}"))
-    }
-}
-
-/// Reads an integer between two bounds.
-pub fn integer(
-    least: usize,
-    most: usize,
-) -> impl Fn(&str) -> Result<usize, String> + Clone + Send + Sync + 'static {
-    move |text| {
-        let number = text.parse().ok().filter(|number| (least..=most).contains(number));
-        number.ok_or_else(|| format!("expected an integer from {least} to {most}"))
-    }
-}
-
-/// Reads an address to listen on; port 0 takes a free one.
-///
-/// # Errors
-/// What is expected.
-pub fn address(text: &str) -> Result<SocketAddr, String> {
-    let expected = "expected an IP address with a port, such as 127.0.0.1:8080";
-    text.parse().map_err(|_| expected.to_owned())
-}
-
-/// Reads an `http://` or `https://` address; a slash at its end is removed.
-///
-/// # Errors
-/// What is expected.
-pub fn url(text: &str) -> Result<String, String> {
-    match reqwest::Url::parse(text) {
-        Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => {
-            Ok(text.trim_end_matches('/').to_owned())
-        }
-        _ => Err("expected an address such as http://127.0.0.1:8001".to_owned()),
-    }
-}
-
-/// Reads the name of a process or flow: it becomes part of addresses and log lines.
-///
-/// # Errors
-/// What is expected.
-pub fn name(text: &str) -> Result<String, String> {
-    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
-    if (1..=100).contains(&text.len()) && text.chars().all(fits) {
-        return Ok(text.to_owned());
-    }
-    Err("expected 1 to 100 characters of A-Z a-z 0-9 - _".to_owned())
 }
 
 #[cfg(test)]

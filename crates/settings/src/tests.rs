@@ -1,6 +1,6 @@
-use std::io::Write;
+use std::{io::Write, time::Duration};
 
-use clap::{Args, FromArgMatches};
+use clap::Args;
 
 use super::*;
 
@@ -17,8 +17,8 @@ struct Settings {
 fn read(arguments: &[&str]) -> Result<(Settings, Vec<String>), Error> {
     let command = Settings::augment_args(Command::new("tested"));
     let arguments = ["tested"].iter().chain(arguments).map(OsString::from);
-    let Parsed { matches, unknown } = parse(command, &["TESTED"], arguments)?;
-    Ok((Settings::from_arg_matches(&matches)?, unknown))
+    let parsed = parse(command, &["TESTED"], arguments)?;
+    Ok((parsed.read()?, parsed.unknown))
 }
 
 fn file(toml: &str) -> tempfile::NamedTempFile {
@@ -71,4 +71,17 @@ fn values_are_checked() {
     assert_eq!(integer(1, 5)("6"), Err("expected an integer from 1 to 5".to_owned()));
     assert!(name("a-B_9").is_ok() && name("a.b").is_err() && name("").is_err());
     assert!(address("127.0.0.1:0").is_ok() && address("localhost:1").is_err());
+    for text in ["info", "info,hyper=debug"] {
+        assert_eq!(filter(text), Ok(text.to_owned()));
+    }
+    assert!(filter("hyper=loud").unwrap_err().starts_with("expected a filter such as"));
+}
+
+#[test]
+fn a_process_that_listens_on_all_addresses_is_reached_at_that_of_this_host() {
+    for (listen, address) in
+        [("0.0.0.0:1", "127.0.0.1:1"), ("[::]:1", "[::1]:1"), ("10.0.0.1:1", "10.0.0.1:1")]
+    {
+        assert_eq!(reachable(listen.parse().unwrap()), address.parse().unwrap());
+    }
 }
