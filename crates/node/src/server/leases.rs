@@ -1,11 +1,8 @@
 //! The runs that this process holds, each with its lease.
 
 use std::{
-    collections::HashMap,
-    sync::{
-        Mutex, MutexGuard,
-        atomic::{AtomicUsize, Ordering},
-    },
+    collections::{HashMap, HashSet},
+    sync::{Mutex, MutexGuard},
     time::Duration,
 };
 
@@ -58,24 +55,31 @@ struct Run {
 #[derive(Default)]
 pub(crate) struct Leases {
     runs: Mutex<HashMap<String, Run>>,
-    /// Acquisitions that are under way.
-    acquiring: AtomicUsize,
+    /// The tasks that are being acquired.
+    acquiring: Mutex<HashSet<String>>,
     ended: Notify,
 }
 
 /// An acquisition that is under way.
-pub(crate) struct Acquiring<'a>(&'a Leases);
+pub(crate) struct Acquiring<'a> {
+    leases: &'a Leases,
+    id: String,
+}
 
 impl Drop for Acquiring<'_> {
     fn drop(&mut self) {
-        self.0.acquiring.fetch_sub(1, Ordering::Relaxed);
-        self.0.ended.notify_waiters();
+        self.leases.lock_acquiring().remove(&self.id);
+        self.leases.ended.notify_waiters();
     }
 }
 
 impl Leases {
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Run>> {
         self.runs.lock().expect("no holder of this lock panics")
+    }
+
+    fn lock_acquiring(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.acquiring.lock().expect("no holder of this lock panics")
     }
 
     fn with<R>(&self, id: &str, version: i64, read: impl FnOnce(&mut Run) -> R) -> Option<R> {
@@ -149,13 +153,13 @@ impl Leases {
 
     /// The runs that are held or being acquired.
     pub fn count(&self) -> usize {
-        self.lock().len() + self.acquiring.load(Ordering::Relaxed)
+        self.lock().len() + self.lock_acquiring().len()
     }
 
-    /// An acquisition is under way until the value is dropped.
-    pub fn acquiring(&self) -> Acquiring<'_> {
-        self.acquiring.fetch_add(1, Ordering::Relaxed);
-        Acquiring(self)
+    /// Notes that a task is being acquired. `None`: it is already.
+    pub fn acquiring(&self, id: &str) -> Option<Acquiring<'_>> {
+        let is_new = self.lock_acquiring().insert(id.to_owned());
+        is_new.then(|| Acquiring { leases: self, id: id.to_owned() })
     }
 
     /// A run may no longer change promises. The first reason stands. False: it was known before.
@@ -213,7 +217,7 @@ impl Leases {
 
     /// Waits until there is no run at all, and none is being acquired.
     pub async fn wait_for_end(&self) {
-        let idle = || self.acquiring.load(Ordering::Relaxed) == 0 && self.lock().is_empty();
+        let idle = || self.lock_acquiring().is_empty() && self.lock().is_empty();
         self.wait_until(idle).await;
     }
 
@@ -291,7 +295,8 @@ mod tests {
         });
         tokio::task::yield_now().await;
         assert!(!waiting.is_finished());
-        let acquiring = leases.acquiring();
+        let acquiring = leases.acquiring("x");
+        assert!(leases.acquiring("x").is_none());
         leases.end("x", 1);
         tokio::task::yield_now().await;
         assert!(!waiting.is_finished());

@@ -23,17 +23,21 @@ impl Runs {
         // The SDK heartbeats by task id: two runs of a task in one process would end each other's.
         self.leases.wait_for_end_of(&id).await;
         self.check_ready(&id)?;
+        let mut offered = false;
         if version == 0
             && let Some(hand_over) = &self.hand_over
-            && hand_over.offer(&id).await
         {
+            offered = hand_over.offer(&id).await;
             self.check_ready(&id)?;
         }
-        // A drain waits for it.
-        let _acquiring = self.leases.acquiring();
+        // A drain waits for it. The server announces a task again while it is slow to answer.
+        let Some(_acquiring) = self.leases.acquiring(&id) else {
+            return Err(ExchangeError::Withheld("the task is being acquired already".to_owned()));
+        };
         let sent = Instant::now();
         let answer = self.next.exchange(request).await?;
-        if answer.status() == 409 && answer.repeated {
+        // A task that was offered to another process is refused because that one has it.
+        if answer.status() == 409 && (answer.repeated || !offered) {
             self.release_if_ours(&id, version + 1).await;
         }
         let AnswerBody::Acquired(task, promise, _) = answer.body() else { return Ok(answer) };
@@ -84,8 +88,9 @@ impl Runs {
         })
     }
 
-    /// After a repeated acquire was refused: if the first attempt took the task, the preload in its
-    /// answer is lost, so the task is released at once rather than by its lease.
+    /// After an acquire was refused: if an earlier attempt took the task, or a proxy sent the request
+    /// twice, the preload in that answer is lost, so the task is released at once rather than by its
+    /// lease.
     pub async fn release_if_ours(&self, id: &str, version: i64) {
         let ours = self.look_for_twin(id, version - 1).await == Some(version);
         if ours && self.leases.version(id) != Some(version) {

@@ -1,5 +1,6 @@
 //! The layer above a scripted server.
 
+mod acquire;
 mod faults;
 mod hand_over;
 mod in_place;
@@ -232,61 +233,6 @@ async fn a_run_without_a_server_is_abandoned_and_asked_for_later() {
 }
 
 /// An acquire is refused although its first attempt took the task: `task.get` tells whose it is.
-#[tokio::test(start_paused = true)]
-async fn a_task_whose_acquire_answer_was_lost_is_released() {
-    for (pid, version, held, released) in [
-        ("me#1", 1, false, true),
-        ("me#1", 2, false, false),
-        ("other#1", 1, false, false),
-        // A process with the same name.
-        ("me#2", 1, false, false),
-        // A run of this very process: another acquire of it was answered meanwhile.
-        ("me#1", 1, true, false),
-    ] {
-        let (runs, server) = rig(move |kind, _| match kind {
-            "task.acquire" => Reply::Repeated(409, json!("Task is not pending")),
-            "task.get" => {
-                let task =
-                    json!({"id": "x.0", "state": "acquired", "version": version, "pid": pid});
-                Reply::Answer(200, json!({"task": task}))
-            }
-            _ => ok(),
-        });
-        let acquiring = {
-            let runs = runs.clone();
-            tokio::spawn(async move { acquire(&runs, "x.0").await })
-        };
-        if held {
-            // It begins after the acquire was sent.
-            let answered = acquiring.await.unwrap();
-            assert_eq!(answered.unwrap().status(), 409);
-            hold(&runs);
-            let before = server.kinds().len();
-            runs.release_if_ours("x.0", 1).await;
-            assert_eq!(server.kinds()[before..], ["task.get"]);
-            continue;
-        }
-        assert_eq!(acquiring.await.unwrap().unwrap().status(), 409);
-        let last = server.kinds().pop().unwrap();
-        assert_eq!(last == "task.release", released, "{pid} {version}");
-        assert_eq!(runs.twin_reported.load(Ordering::Relaxed), pid == "me#2");
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_second_run_of_a_task_waits_for_the_first_one() {
-    let (runs, server) = rig(|_, _| acquired(&call_of_foo()));
-    hold(&runs);
-    let second = {
-        let runs = runs.clone();
-        tokio::spawn(async move { acquire(&runs, "x.0").await })
-    };
-    sleep(LEASE).await;
-    assert_eq!(server.kinds(), Vec::<String>::new());
-    runs.leases.end("x.0", 1);
-    assert_eq!(second.await.unwrap().unwrap().status(), 200);
-}
-
 #[tokio::test(start_paused = true)]
 async fn a_draining_process_finishes_its_step_and_begins_no_other() {
     let (runs, server) = rig(|kind, data| match kind {

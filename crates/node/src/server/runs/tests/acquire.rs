@@ -1,0 +1,84 @@
+//! Acquires that are refused, repeated or concurrent.
+
+use super::*;
+
+#[tokio::test(start_paused = true)]
+async fn a_task_whose_acquire_answer_was_lost_is_released() {
+    for (pid, version, held, released) in [
+        ("me#1", 1, false, true),
+        ("me#1", 2, false, false),
+        ("other#1", 1, false, false),
+        // A process with the same name.
+        ("me#2", 1, false, false),
+        // A run of this very process: another acquire of it was answered meanwhile.
+        ("me#1", 1, true, false),
+    ] {
+        let (runs, server) = rig(move |kind, _| match kind {
+            "task.acquire" => Reply::Repeated(409, json!("Task is not pending")),
+            "task.get" => {
+                let task =
+                    json!({"id": "x.0", "state": "acquired", "version": version, "pid": pid});
+                Reply::Answer(200, json!({"task": task}))
+            }
+            _ => ok(),
+        });
+        let acquiring = {
+            let runs = runs.clone();
+            tokio::spawn(async move { acquire(&runs, "x.0").await })
+        };
+        if held {
+            // It begins after the acquire was sent.
+            let answered = acquiring.await.unwrap();
+            assert_eq!(answered.unwrap().status(), 409);
+            hold(&runs);
+            let before = server.kinds().len();
+            runs.release_if_ours("x.0", 1).await;
+            assert_eq!(server.kinds()[before..], ["task.get"]);
+            continue;
+        }
+        assert_eq!(acquiring.await.unwrap().unwrap().status(), 409);
+        let last = server.kinds().pop().unwrap();
+        assert_eq!(last == "task.release", released, "{pid} {version}");
+        assert_eq!(runs.twin_reported.load(Ordering::Relaxed), pid == "me#2");
+    }
+}
+
+/// A proxy may send a request twice, and answer with what the second one got.
+#[tokio::test(start_paused = true)]
+async fn a_task_that_a_doubled_acquire_took_is_released() {
+    let (runs, server) = rig(|kind, _| match kind {
+        "task.acquire" => Reply::Answer(409, json!("Task is not pending")),
+        "task.get" => {
+            let task = json!({"id": "x.0", "state": "acquired", "version": 1, "pid": "me#1"});
+            Reply::Answer(200, json!({"task": task}))
+        }
+        _ => ok(),
+    });
+    assert_eq!(acquire(&runs, "x.0").await.unwrap().status(), 409);
+    assert_eq!(server.kinds(), ["task.acquire", "task.get", "task.release"]);
+}
+
+/// While the server is slow, it announces a task again: a second acquire would release the first.
+#[tokio::test(start_paused = true)]
+async fn a_task_that_is_being_acquired_is_not_acquired_again() {
+    let (runs, server) = rig(|_, _| acquired(&call_of_foo()));
+    let first = runs.leases.acquiring("x.0");
+    assert!(matches!(acquire(&runs, "x.0").await, Err(ExchangeError::Withheld(_))));
+    assert_eq!(server.kinds(), Vec::<String>::new());
+    drop(first);
+    assert_eq!(acquire(&runs, "x.0").await.unwrap().status(), 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_run_of_a_task_waits_for_the_first_one() {
+    let (runs, server) = rig(|_, _| acquired(&call_of_foo()));
+    hold(&runs);
+    let second = {
+        let runs = runs.clone();
+        tokio::spawn(async move { acquire(&runs, "x.0").await })
+    };
+    sleep(LEASE).await;
+    assert_eq!(server.kinds(), Vec::<String>::new());
+    runs.leases.end("x.0", 1);
+    assert_eq!(second.await.unwrap().unwrap().status(), 200);
+}
