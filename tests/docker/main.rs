@@ -6,6 +6,7 @@
 //! The tests share one deployment and run in the order below.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod burst;
 mod flows;
 mod frozen;
 mod hardening;
@@ -54,6 +55,7 @@ fn main() -> ExitCode {
         kills::a_killed_service_loses_nothing_and_stays_dead,
         frozen::a_paused_service_is_replaced,
         frozen::a_service_without_a_network_is_replaced,
+        burst::a_burst_ends_right_within_the_limits,
         kills::a_killed_gateway_loses_nothing,
         kills::a_killed_jaeger_hinders_no_flow,
         flows::a_service_can_be_scaled,

@@ -3,7 +3,7 @@
 use std::{
     collections::HashSet,
     sync::Mutex,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
@@ -11,7 +11,7 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 use testkit::{System, process::signal, system::instances};
 use tokio::{sync::RwLock, time::sleep};
 
-use crate::report::Report;
+use crate::{report::Report, traces::Death};
 
 /// The default lease.
 const LEASE: Duration = Duration::from_secs(3);
@@ -260,19 +260,25 @@ impl<'a> Faults<'a> {
                     None => format!("{instance}-replica"),
                 };
                 let free = self.busy.lock().unwrap().insert(other.clone());
-                system.kill(instance);
+                self.kill(instance);
                 if free {
-                    system.kill(&other);
+                    self.kill(&other);
                     self.restart(&other).await;
                     self.busy.lock().unwrap().remove(&other);
                 }
                 self.restart(instance).await;
             }
             _ => {
-                system.kill(instance);
+                self.kill(instance);
                 self.restart(instance).await;
             }
         }
+    }
+
+    fn kill(&self, instance: &str) {
+        let death = Death { instance: instance.to_owned(), at: SystemTime::now() };
+        self.report.lock().unwrap().deaths.push(death);
+        self.system.kill(instance);
     }
 
     /// Tells a process to stop, and judges how it does.

@@ -8,6 +8,7 @@
 //! | `clients` | starts flows, and judges their answers and ends |
 //! | `faults` | what happens to the processes |
 //! | `rest` | memory, and what is used at rest |
+//! | `traces` | what arrived at the collector |
 //! | `report` | what was seen, and the table |
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -15,6 +16,7 @@ mod clients;
 mod faults;
 mod report;
 mod rest;
+mod traces;
 
 use std::{
     fs::File,
@@ -26,7 +28,7 @@ use std::{
 };
 
 use clap::Parser;
-use testkit::{Log, Server, System, process::executable_folder, steps};
+use testkit::{Collector, Log, Mode, Server, System, free_port, process::executable_folder, steps};
 
 use self::{clients::Clients, faults::Faults, report::Report, rest::Rest};
 
@@ -76,7 +78,8 @@ async fn soak(arguments: &Arguments) -> ExitCode {
         Log::to_file(File::create(&path).unwrap(), move |line| report.lock().unwrap().note(line))
     };
     println!("seed {seed}, log {}", path.display());
-    let (system, name) = start(arguments.server.as_deref(), log).await;
+    let collector = Collector::start(free_port(), Mode::Accept);
+    let (system, name) = start(arguments.server.as_deref(), log, &collector.endpoint()).await;
     let over = tokio::sync::watch::Sender::new(false);
     let clients = Clients { system: &system, report: &report, over: over.subscribe(), seed };
     let begin = Instant::now();
@@ -111,6 +114,7 @@ async fn soak(arguments: &Arguments) -> ExitCode {
         () = progress => unreachable!(),
     };
     before.judge(&system, &report).await;
+    traces::judge(&system, &collector.spans(), &report).await;
     let starts = std::mem::take(&mut report.lock().unwrap().starts);
     let again = steps::run_again(&starts, &system.resonate()).await;
     report.lock().unwrap().steps(&starts, again);
@@ -124,11 +128,12 @@ async fn soak(arguments: &Arguments) -> ExitCode {
 const OFFICIAL: &str = "official";
 
 /// Starts the system on the server that the option names. Returns the name of the server, too.
-async fn start(server: Option<&str>, log: Log) -> (System, &'static str) {
+async fn start(server: Option<&str>, log: Log, collector: &str) -> (System, &'static str) {
     let settings = [
         // The steps are judged in the end.
         ("EMBEDDED_SERVER_RETENTION", "24h"),
         ("EMBEDDED_SERVER_MAX_SETTLED_FLOWS", "10000000"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", collector),
     ];
     if let Some(url) = server.filter(|server| server.contains("://")) {
         let system = System::cabled(log, address(url), None, &settings).await;

@@ -1,12 +1,14 @@
 //! What was seen, and the table that tells it.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     fmt::Write as _,
     time::{Duration, Instant},
 };
 
 use testkit::{Line, steps::Starts};
+
+use crate::traces::Death;
 
 /// What was seen so far.
 #[derive(Default)]
@@ -28,6 +30,12 @@ pub struct Report {
     last: Duration,
     /// Starts of steps.
     pub starts: Starts,
+    /// The process of each run, by promise and version.
+    pub holders: HashMap<(String, i64), String>,
+    /// Every process that was killed.
+    pub deaths: Vec<Death>,
+    /// The flows that have ended.
+    pub ids: Vec<String>,
     /// Detached chains that ended well, each of which has printed `3`.
     pub detached: usize,
     /// Lines of a bare `3`.
@@ -52,6 +60,10 @@ impl Report {
         ] {
             *count += usize::from(line.says(message));
         }
+        if let (true, Some(promise)) = (line.says("run started"), line.field("promise")) {
+            let run = (promise.to_owned(), line.version());
+            self.holders.insert(run, line.instance().to_owned());
+        }
         self.printed += usize::from(line.text == "3");
         line.says("ready")
     }
@@ -71,6 +83,7 @@ impl Report {
     pub fn end(&mut self, id: &str, delay: Duration) {
         self.open.remove(id);
         self.ended += 1;
+        self.ids.push(id.to_owned());
         if delay > self.longest.0 {
             self.longest = (delay, id.to_owned());
         }

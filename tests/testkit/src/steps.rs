@@ -53,6 +53,21 @@ impl Starts {
         self.0.values().filter(|starts| starts.len() > 1).count()
     }
 
+    /// For each step of a promise, the versions of the runs that started it, in order.
+    pub fn versions_below(&self, promise: &str) -> impl Iterator<Item = Vec<i64>> {
+        let first = format!("{promise}.");
+        let steps =
+            self.0.range(first.clone()..).take_while(move |(step, _)| step.starts_with(&first));
+        let own = promise.len() + 1;
+        // Not those of its calls.
+        let steps = steps.filter(move |(step, _)| !step[own..].contains('.'));
+        steps.map(|(_, starts)| {
+            let mut versions: Vec<_> = starts.iter().map(|start| start.version).collect();
+            versions.sort_unstable();
+            versions
+        })
+    }
+
     /// Those starts of `step` that came after `settled`, for a person.
     pub fn after(&self, step: &str, settled: SystemTime) -> Vec<String> {
         let starts = self.0.get(step).into_iter().flatten();
