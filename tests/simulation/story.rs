@@ -187,8 +187,8 @@ fn history(mut world: World, seed: u64, variation: &Variation) -> Outcome {
     let mut rng = StdRng::seed_from_u64(seed);
     let ms = Duration::from_millis;
     let pick = |rng: &mut StdRng, of: &[u64]| ms(*of.choose(rng).unwrap());
-    let (latency, tick) = (pick(&mut rng, &[5, 20, 60]), pick(&mut rng, &[1, 2, 5]));
-    let longest = pick(&mut rng, &[10, 20, 50]);
+    let (latency, tick) = (pick(&mut rng, &[5, 20, 60]), pick(&mut rng, &[2, 5, 10]));
+    let longest = pick(&mut rng, &[20, 50, 100]);
     world.pace(latency, tick, longest);
     if variation.log {
         world.record().keep_all();
