@@ -1,5 +1,7 @@
 //! Names of the attributes, events, headers and log targets that this crate writes.
 
+use opentelemetry::KeyValue;
+
 /// Id of the durable promise that a span is about.
 pub const PROMISE_ID: &str = "resonate.promise.id";
 /// State of the promise at the end of the span: `resolved`, `rejected`, `rejected_timedout`, …
@@ -24,9 +26,24 @@ pub const TAKEOVER_EVENT: &str = "takeover";
 /// The process that ran it again.
 pub const INSTANCE: &str = "resonate.instance";
 
+/// OpenTelemetry's attribute for why a span failed: the type of the error of a step, or a word for what
+/// happened, such as `rejected_timedout` or `lease_expired`.
+pub const ERROR_TYPE: &str = "error.type";
+
+/// OpenTelemetry's attributes of a span that sends or processes a message: a call is one.
+pub const MESSAGING_SYSTEM: &str = "messaging.system";
+/// What is done with the message, as the system names it.
+pub const MESSAGING_OPERATION_NAME: &str = "messaging.operation.name";
+/// What is done with the message, as OpenTelemetry names it.
+pub const MESSAGING_OPERATION_TYPE: &str = "messaging.operation.type";
+/// Where the message goes: the group.
+pub const MESSAGING_DESTINATION_NAME: &str = "messaging.destination.name";
+/// The id of the message: that of the promise.
+pub const MESSAGING_MESSAGE_ID: &str = "messaging.message.id";
+
 /// OpenTelemetry's event for a failed attempt.
 pub const EXCEPTION: &str = "exception";
-/// Type of the error of a failed attempt.
+/// Type of the error of a failed attempt: the variant of the SDK's error.
 pub const EXCEPTION_TYPE: &str = "exception.type";
 /// Message of the error of a failed attempt.
 pub const EXCEPTION_MESSAGE: &str = "exception.message";
@@ -42,3 +59,22 @@ pub(crate) const HEADER_SETTLER: &str = "resonate-otel-settler";
 
 /// The `tracing` target of the spans of single requests to the Resonate Server.
 pub(crate) const REQUEST_TARGET: &str = "resonate_otel::request";
+
+/// What a span does with the call `promise` to `group`: `operation` is the name in Resonate's terms, and
+/// `kind` the type in OpenTelemetry's.
+pub(crate) fn messaging(
+    operation: &'static str,
+    kind: &'static str,
+    group: Option<&str>,
+    promise: &str,
+) -> impl Iterator<Item = KeyValue> {
+    let group = group.map(|group| KeyValue::new(MESSAGING_DESTINATION_NAME, group.to_owned()));
+    [
+        KeyValue::new(MESSAGING_SYSTEM, "resonate"),
+        KeyValue::new(MESSAGING_OPERATION_NAME, operation),
+        KeyValue::new(MESSAGING_OPERATION_TYPE, kind),
+        KeyValue::new(MESSAGING_MESSAGE_ID, promise.to_owned()),
+    ]
+    .into_iter()
+    .chain(group)
+}

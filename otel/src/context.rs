@@ -81,6 +81,28 @@ pub(crate) fn derived_trace_id(promise: &Promise) -> TraceId {
     TraceId::from(u128::from(halves[0]) << 64 | u128::from(halves[1]))
 }
 
+/// The id of the span of a step: every process that runs it derives it alike, before the span is made.
+pub(crate) fn step_span_id(trace: TraceId, promise: &str) -> SpanId {
+    let mut hash = seahash::SeaHasher::new();
+    hash.write(b"step");
+    hash.write(&trace.to_bytes());
+    hash.write(promise.as_bytes());
+    // Zero is not a valid id.
+    SpanId::from(hash.finish().max(1))
+}
+
+/// The context inside a step of a function with the context `function`.
+pub(crate) fn of_step(function: &Context, promise: &str) -> Context {
+    let span = function.span().span_context().clone();
+    if !span.is_valid() {
+        return function.clone();
+    }
+    let id = step_span_id(span.trace_id(), promise);
+    let state = span.trace_state().clone();
+    let step = SpanContext::new(span.trace_id(), id, span.trace_flags(), false, state);
+    child_of(function, step)
+}
+
 /// A span id for `what` that every process derives alike.
 pub(crate) fn derived_span_id(what: &str, promise: &Promise) -> SpanId {
     SpanId::from(hash(what, promise))

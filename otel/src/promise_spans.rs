@@ -17,6 +17,7 @@ use wire::{Promise, PromiseState};
 use crate::{
     attributes as key, context,
     emit::{Emitter, Finished},
+    run_spans::StepOf,
     steps::Note,
 };
 
@@ -55,12 +56,14 @@ impl PromiseSpans {
         let start = *start;
         let created = context::time(promise.created_at);
         self.compare_clocks(start, created, end);
+        let mut attributes = attributes(promise);
         let (name, kind, start, end) = if promise.is_timer() {
             let due = context::time(promise.timeout_at);
             // By the clock of this process, which computed the due time.
             let length = due.duration_since(start).unwrap_or_default();
             (format!("sleep {:?}", requested(length)), SpanKind::Internal, created, due)
         } else if let Some(function) = promise.function().filter(|_| !promise.is_step()) {
+            attributes.extend(key::messaging("rpc", "send", promise.group(), &promise.id));
             (format!("rpc {function}"), SpanKind::Producer, start, end)
         } else {
             return;
@@ -72,7 +75,7 @@ impl PromiseSpans {
             parent: parent.span().span_context().span_id(),
             start,
             end,
-            attributes: attributes(promise),
+            attributes,
             events: Vec::new(),
             status: Status::Unset,
         });
@@ -91,39 +94,33 @@ impl PromiseSpans {
     }
 
     /// A step that this process has settled: from its creation, by whichever process, until now.
-    /// `taken_over`: when this run took the step over from a dead one.
-    pub fn step(
-        &self,
-        run: &Context,
-        promise: &Promise,
-        mut note: Note,
-        taken_over: Option<SystemTime>,
-    ) {
-        let parent = run.span().span_context().clone();
-        // The run that created the step chose the id, so the step has one span however often it ran.
-        let context = match context::of_promise(promise) {
-            Some(context) => self.emitter.sibling(&parent, context.span().span_context().span_id()),
-            None => self.emitter.child(run, "step", &SpanKind::Internal),
-        };
-        let mut attributes = vec![
-            KeyValue::new(key::PROMISE_ID, promise.id.to_string()),
-            KeyValue::new(key::PROMISE_STATE, promise.state.as_str()),
-        ];
-        if let Some(taken_over) = taken_over {
+    /// However often it ran, it has one span, and what ran in it is below that.
+    pub fn step(&self, step: &StepOf, promise: &Promise, mut note: Note) {
+        let mut attributes = step.attributes.clone();
+        attributes.push(KeyValue::new(key::PROMISE_STATE, promise.state.as_str()));
+        if let Some(taken_over) = step.taken_over {
             attributes.push(KeyValue::new(key::TAKEOVER, true));
             // Where in the span the crash ends and the second attempt begins.
             let by = vec![KeyValue::new(key::INSTANCE, self.instance.clone())];
             note.events.insert(0, Event::new(key::TAKEOVER_EVENT, taken_over, by, 0));
         }
         let status = match promise.state {
-            PromiseState::Resolved => Status::Unset,
+            PromiseState::Resolved | PromiseState::Pending => Status::Unset,
+            PromiseState::RejectedTimedout => Status::error("timed out"),
             _ => Status::error(note.error.or_else(|| promise.error()).unwrap_or_default()),
         };
+        if status != Status::Unset {
+            let thrown = note.error_type.filter(|_| promise.state == PromiseState::Rejected);
+            attributes.push(KeyValue::new(
+                key::ERROR_TYPE,
+                thrown.unwrap_or_else(|| promise.state.as_str()),
+            ));
+        }
         self.emitter.emit(Finished {
             name: note.name.unwrap_or_else(|| "step".to_owned()).into(),
             kind: SpanKind::Internal,
-            context,
-            parent: parent.span_id(),
+            context: context::of_step(&step.context, &promise.id).span().span_context().clone(),
+            parent: step.context.span().span_context().span_id(),
             start: context::time(promise.created_at),
             end: context::time(promise.settled_at.unwrap_or(promise.created_at)),
             attributes,
@@ -134,7 +131,7 @@ impl PromiseSpans {
 
     /// An invocation that the run `version` of this process has settled.
     pub fn invocation(&self, parent: &Context, promise: &Promise, version: i64) {
-        let context = self.emitter.child(parent, "", &SpanKind::Consumer);
+        let context = self.emitter.child(parent, "", &SpanKind::Internal);
         self.emit_invocation(parent, promise, context, Some(version));
     }
 
@@ -162,9 +159,12 @@ impl PromiseSpans {
             PromiseState::RejectedTimedout => Status::error("timed out"),
             _ => Status::error(promise.error().unwrap_or_default()),
         };
+        if status != Status::Unset {
+            attributes.push(KeyValue::new(key::ERROR_TYPE, promise.state.as_str()));
+        }
         self.emitter.emit(Finished {
             name: promise.function().unwrap_or_else(|| UNREADABLE.to_owned()).into(),
-            kind: SpanKind::Consumer,
+            kind: SpanKind::Internal,
             context,
             parent: parent.span().span_context().span_id(),
             start: context::time(promise.created_at),
@@ -184,6 +184,9 @@ impl PromiseSpans {
         let span = context::derived_span_id("received", promise);
         let root = self.emitter.root(trace, span, &name, &SpanKind::Consumer);
         if first_run {
+            let mut attributes = attributes(promise);
+            let (group, id) = (promise.group(), &promise.id);
+            attributes.extend(key::messaging("receive", "receive", group, id));
             self.emitter.emit(Finished {
                 name: name.into(),
                 kind: SpanKind::Consumer,
@@ -191,7 +194,7 @@ impl PromiseSpans {
                 parent: SpanId::INVALID,
                 start: context::time(promise.created_at),
                 end: now,
-                attributes: attributes(promise),
+                attributes,
                 events: Vec::new(),
                 status: Status::Unset,
             });

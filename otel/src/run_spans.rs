@@ -154,6 +154,25 @@ impl Run {
     }
 }
 
+/// What the span of a step says of the run that it belongs to.
+pub(crate) struct StepOf {
+    pub context: Context,
+    /// About the step: its promise, and what the run knows.
+    pub attributes: Vec<KeyValue>,
+    /// When the run took the step over from a dead one, if it did.
+    pub taken_over: Option<SystemTime>,
+}
+
+impl StepOf {
+    fn new(run: &Run, step: &str) -> Self {
+        Self {
+            context: run.context.clone(),
+            attributes: about(run, step),
+            taken_over: run.taken_over.contains(step).then_some(run.start),
+        }
+    }
+}
+
 /// What is known of the run before a run.
 #[derive(Debug, Default)]
 pub(crate) struct Predecessor {
@@ -187,13 +206,29 @@ impl OpenRuns {
         self.lock().get(task).map(|run| run.context.clone())
     }
 
-    /// The context of the run that `step` belongs to, and when that run took the step over from a
-    /// dead one, if it did.
-    pub fn step(&self, task: &str, step: &str) -> Option<(Context, Option<SystemTime>)> {
+    /// The context of the innermost run that `promise` belongs to: its own, or that of the function
+    /// whose step it is, however deep.
+    pub fn enclosing(&self, promise: &str) -> Option<Context> {
         let runs = self.lock();
-        let run = runs.get(task)?;
-        let taken_over = run.taken_over.contains(step);
-        Some((run.context.clone(), taken_over.then_some(run.start)))
+        let mut id = promise;
+        loop {
+            if let Some(run) = runs.get(id) {
+                return Some(run.context.clone());
+            }
+            (id, _) = id.rsplit_once('.')?;
+        }
+    }
+
+    /// What the span of a step of the run of `task` needs to know of that run.
+    pub fn step(&self, task: &str, step: &str) -> Option<StepOf> {
+        self.lock().get(task).map(|run| StepOf::new(run, step))
+    }
+
+    /// The steps of the run of `task` that are not settled, by promise id.
+    pub fn open_steps(&self, task: &str) -> Vec<(String, StepOf)> {
+        let runs = self.lock();
+        let Some(run) = runs.get(task) else { return Vec::new() };
+        run.steps.iter().map(|step| (step.clone(), StepOf::new(run, step))).collect()
     }
 
     /// A run has created a step.
@@ -322,17 +357,34 @@ impl OpenRuns {
         if run.is_takeover() {
             attributes.push(KeyValue::new(key::TAKEOVER, true));
         }
+        let status = match outcome {
+            Outcome::Suspended | Outcome::Fulfilled | Outcome::Released => Status::Unset,
+            Outcome::Rejected => Status::error("the function failed"),
+            Outcome::Fenced => Status::error("the lease was lost, or the promise is settled"),
+        };
+        if status != Status::Unset {
+            attributes.push(KeyValue::new(key::ERROR_TYPE, outcome.as_str()));
+        }
+        // The first run takes the message of the call.
+        let kind = match run.version {
+            1 => {
+                let group = run.group.as_deref();
+                attributes.extend(key::messaging("run", "process", group, &run.promise));
+                SpanKind::Consumer
+            }
+            _ => SpanKind::Internal,
+        };
         emitter.emit(Finished {
             name: format!("{} on {}", run.function.as_deref().unwrap_or(UNREADABLE), self.instance)
                 .into(),
-            kind: SpanKind::Internal,
-            context: emitter.child(&run.context, "run", &SpanKind::Internal),
+            context: emitter.child(&run.context, "run", &kind),
+            kind,
             parent: run.context.span().span_context().span_id(),
             start: run.start,
             end: run.unanswered.unwrap_or_else(SystemTime::now),
             attributes,
             events: Vec::new(),
-            status: Status::Unset,
+            status,
         });
     }
 }
@@ -348,6 +400,7 @@ fn emit_lost_lease(emitter: &Emitter, run: &Run) {
     let mut attributes = of_run(run);
     let instance = instance.clone();
     attributes.extend(instance.map(|instance| KeyValue::new(key::LEASE_INSTANCE, instance)));
+    attributes.push(KeyValue::new(key::ERROR_TYPE, "lease_expired"));
     let held = seen.unwrap_or(run.created).max(run.created).max(run.start - run.lease);
     emitter.emit(Finished {
         name: name.into(),
@@ -364,8 +417,13 @@ fn emit_lost_lease(emitter: &Emitter, run: &Run) {
 }
 
 fn of_run(run: &Run) -> Vec<KeyValue> {
+    about(run, &run.promise)
+}
+
+/// The attributes of a span about `promise`, which the run belongs to or has made.
+fn about(run: &Run, promise: &str) -> Vec<KeyValue> {
     let mut attributes = vec![
-        KeyValue::new(key::PROMISE_ID, run.promise.clone()),
+        KeyValue::new(key::PROMISE_ID, promise.to_owned()),
         KeyValue::new(key::TASK_VERSION, run.version),
     ];
     attributes.extend(run.function.clone().map(|function| KeyValue::new(key::FUNCTION, function)));

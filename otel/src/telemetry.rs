@@ -17,8 +17,12 @@ use opentelemetry_sdk::{
         Tracer,
     },
 };
-use tracing::Subscriber;
-use tracing_subscriber::{Layer, filter::Targets, registry::LookupSpan};
+use tracing::{Level, Subscriber};
+use tracing_subscriber::{
+    Layer,
+    filter::{FilterExt, LevelFilter, Targets, filter_fn},
+    registry::LookupSpan,
+};
 
 use crate::{
     Identity,
@@ -30,6 +34,7 @@ use crate::{
         losses::Log,
         otlp::Otlp,
     },
+    globals,
     limits::Limits,
     variables::{self, ConfigurationError, Export, Settings},
 };
@@ -69,11 +74,14 @@ impl Telemetry {
     /// `OTEL_TRACES_EXPORTER` is `none`. Otherwise contexts still travel, and nothing is exported.
     /// [`crate::ignored_variables`] tells which values mean nothing.
     ///
+    /// It sets OpenTelemetry's global propagator and tracer provider, unless the application has set
+    /// its own.
+    ///
     /// # Errors
     /// The first variable that makes it impossible to export as asked; then nothing is started.
     pub fn start(identity: Identity) -> Result<Self, ConfigurationError> {
         let Settings { propagator, sampler, limits, export } = variables::settings()?;
-        global::set_text_map_propagator(propagator);
+        globals::propagator(propagator);
         let Some(export) = export else {
             return Ok(Self { started: None, identity });
         };
@@ -93,7 +101,10 @@ impl Telemetry {
         let processor = Batches::start(sender, bounds, counts.clone(), log)
             .map_err(|error| invalid(error.to_string()))?;
         let processor = SharedProcessor::new(processor, limits);
-        Ok(Self::with_processor(identity, resource, processor, counts, sampler, limits))
+        let telemetry =
+            Self::with_processor(identity, resource, processor, counts, sampler, limits);
+        telemetry.started.iter().for_each(|started| globals::tracer_provider(&started.provider));
+        Ok(telemetry)
     }
 
     /// Hands each span to `exporter` at once, whatever the environment says: for tests and
@@ -140,19 +151,32 @@ impl Telemetry {
         self.started.as_ref().map(|started| started.counts.clone())
     }
 
-    /// A `tracing` layer that turns the spans of HTTP server layers into OpenTelemetry spans, and
-    /// with `requests` those of single requests to the Resonate Server. It has a filter of its own,
-    /// independent of the filter of log lines.
-    pub fn layer<S>(&self, requests: bool) -> Option<impl Layer<S> + Send + Sync + use<S>>
+    /// A `tracing` layer that turns spans into OpenTelemetry spans: those of HTTP server layers, those
+    /// of the application that `spans` lets through, and with `requests` those of single requests to
+    /// the Resonate Server. An error that is logged within such a span marks it as failed.
+    ///
+    /// Spans of this crate, of the SDK and of OpenTelemetry itself never pass, unless `spans` names
+    /// their target. The filter of log lines is another one.
+    pub fn layer<S>(
+        &self,
+        spans: Targets,
+        requests: bool,
+    ) -> Option<impl Layer<S> + Send + Sync + use<S>>
     where
         S: Subscriber + for<'span> LookupSpan<'span> + Send + Sync,
     {
         let started = self.started.as_ref()?;
         let tracer: Tracer = started.provider.tracer_with_scope(scope());
-        let mut filter = Targets::new().with_target("otel::tracing", tracing::Level::TRACE);
+        // A target stands for all that begin like it.
+        let mut filter = Targets::new()
+            .with_default(spans.default_level().unwrap_or(LevelFilter::OFF))
+            .with_targets(["resonate", "opentelemetry"].map(|target| (target, LevelFilter::OFF)))
+            .with_target("otel::tracing", Level::TRACE)
+            .with_targets(spans);
         if requests {
-            filter = filter.with_target(REQUEST_TARGET, tracing::Level::DEBUG);
+            filter = filter.with_target(REQUEST_TARGET, Level::DEBUG);
         }
+        let events = filter_fn(|it| it.is_span() || *it.level() == Level::ERROR);
         let layer = tracing_opentelemetry::layer().with_tracer(tracer);
         // These spans are about requests, not about source files and threads.
         let layer = layer
@@ -160,7 +184,7 @@ impl Telemetry {
             .with_threads(false)
             .with_target(false)
             .with_tracked_inactivity(false);
-        Some(layer.with_filter(filter))
+        Some(layer.with_filter(filter.and(events)))
     }
 
     pub(crate) fn emitter(&self) -> Option<Arc<Emitter>> {

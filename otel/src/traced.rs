@@ -4,6 +4,7 @@ mod creations;
 mod endings;
 mod lost;
 mod marks;
+mod user_code;
 
 use std::{
     sync::{Arc, atomic::AtomicUsize},
@@ -21,6 +22,7 @@ use wire::{
     tag,
 };
 
+pub use self::user_code::{TracedFunction, TracedStep};
 use self::{lost::Asked, marks::Mark};
 use crate::{
     Telemetry, attributes as key, context,
@@ -78,20 +80,6 @@ impl Traced {
     /// The trace id of the run of `task` in this process, in hexadecimal digits.
     pub fn trace_id(&self, task: &str) -> Option<String> {
         self.0.runs.context(task).as_ref().and_then(context::trace_id_of)
-    }
-
-    /// Names the step with this promise id, which runs now. Its span is made when it is settled.
-    pub fn name_step(&self, promise: &str, name: &str) {
-        if self.0.spans.is_some() {
-            self.0.steps.name(promise, name);
-        }
-    }
-
-    /// Reports a failed attempt of a step that runs now: an event on its span.
-    pub fn step_failed(&self, promise: &str, kind: &str, message: &str) {
-        if self.0.spans.is_some() {
-            self.0.steps.failed(promise, kind, message);
-        }
     }
 
     /// Looks at a message of the server.
@@ -230,7 +218,8 @@ impl Inner {
         };
         let settles = headers.is_none();
         let run = self.runs.context(&id).unwrap_or_default();
-        let prepared = headers.and_then(|more| self.prepare(&mut request, &run, more));
+        let step = is_step.then_some(child.as_str());
+        let prepared = headers.and_then(|more| self.prepare(&mut request, &run, step, more));
         let asked = match &prepared {
             // A step has its span when it is settled.
             Some(_) if is_step => None,
@@ -272,9 +261,9 @@ impl Inner {
         let note = self.steps.take(&promise.id);
         if let Some(spans) = &self.spans
             && promise.is_step()
-            && let Some((run, taken_over)) = self.runs.step(task, &promise.id)
+            && let Some(step) = self.runs.step(task, &promise.id)
         {
-            spans.promises.step(&run, promise, note, taken_over);
+            spans.promises.step(&step, promise, note);
         }
     }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use opentelemetry::{SpanId, TraceId, trace::SpanKind};
 use opentelemetry_sdk::trace::SpanData;
-use simulation::Exported;
+use simulation::{Exported, USER_CODE};
 
 use crate::story::Kind;
 
@@ -37,12 +37,13 @@ pub fn check(all: &[Exported], kind: Kind) -> (usize, Vec<String>) {
         if *traces.entry(flow).or_insert(context.trace_id()) != context.trace_id() {
             broken.push(format!("{} is in another trace than its flow", about()));
         }
-        match span.span_kind {
-            SpanKind::Producer => *calls.entry(promise).or_default() += 1,
-            SpanKind::Consumer => *ends.entry(promise).or_default() += 1,
-            _ => {}
+        if span.span_kind == SpanKind::Producer {
+            *calls.entry(promise).or_default() += 1;
+        } else if span.name == attribute(span, "resonate.function") {
+            *ends.entry(promise).or_default() += 1;
         }
     }
+    broken.extend(outside_steps(all));
     for (what, counts) in [("rpc", &calls), ("invocation", &ends)] {
         for (promise, count) in counts.iter().filter(|(_, count)| **count > 1) {
             broken.push(format!("{count} {what} spans of {promise}"));
@@ -68,4 +69,24 @@ pub fn check(all: &[Exported], kind: Kind) -> (usize, Vec<String>) {
         }
     }
     (orphans.len(), broken)
+}
+
+/// What user code in a step has made belongs below the step, in every attempt.
+fn outside_steps(all: &[Exported]) -> impl Iterator<Item = String> {
+    let id = |span: &SpanData| (span.span_context.trace_id(), span.span_context.span_id());
+    let steps: HashSet<_> = all
+        .iter()
+        .filter(|Exported { span, .. }| {
+            let is_function = span.name == attribute(span, "resonate.function");
+            !attribute(span, "resonate.promise.state").is_empty() && !is_function
+        })
+        .map(|Exported { span, .. }| id(span))
+        .collect();
+    let known: HashSet<_> = all.iter().map(|Exported { span, .. }| id(span)).collect();
+    all.iter().filter(|Exported { span, .. }| span.name == USER_CODE).filter_map(move |exported| {
+        let Exported { instance, span, .. } = exported;
+        let parent = (span.span_context.trace_id(), span.parent_span_id);
+        let stray = known.contains(&parent) && !steps.contains(&parent);
+        stray.then(|| format!("user code of {instance} is not below its step"))
+    })
 }

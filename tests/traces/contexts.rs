@@ -49,14 +49,14 @@ async fn an_incoming_context_is_continued(server: Server) -> Stopped {
     let spans = expect_tree!(system, trace, PLAIN, @"
         ? gateway: POST /await-chain [server] route=/await-chain status=200
           gateway: rpc foo [producer] promise=continued group=service-a
-            service-a: foo [consumer] promise=continued group=service-a state=resolved
-            service-a: foo on service-a* [internal] promise=continued group=service-a outcome=fulfilled
+            service-a: foo [internal] promise=continued group=service-a state=resolved
+            service-a: foo on service-a* [consumer] promise=continued group=service-a outcome=fulfilled
             service-a: rpc bar [producer] promise=continued.0 group=service-b
-              service-b: bar [consumer] promise=continued.0 group=service-b state=resolved
-              service-b: bar on service-b* [internal] promise=continued.0 group=service-b outcome=fulfilled
+              service-b: bar [internal] promise=continued.0 group=service-b state=resolved
+              service-b: bar on service-b* [consumer] promise=continued.0 group=service-b outcome=fulfilled
               service-b: rpc baz [producer] promise=continued.0.0 group=service-c
-                service-c: baz [consumer] promise=continued.0.0 group=service-c state=resolved
-                service-c: baz on service-c* [internal] promise=continued.0.0 group=service-c outcome=fulfilled
+                service-c: baz [internal] promise=continued.0.0 group=service-c state=resolved
+                service-c: baz on service-c* [consumer] promise=continued.0.0 group=service-c outcome=fulfilled
     ");
     let request = spans.iter().find(|span| span.kind == "server").unwrap();
     assert_eq!(request.parent.as_deref(), Some("7e57000000000010"));
@@ -119,11 +119,11 @@ async fn a_promise_without_a_context_starts_a_trace(server: Server) -> Stopped {
         redact: [(id.as_str(), "[id]")],
         @"
         service-b: received bar [consumer] promise=[id] group=service-b
-          service-b: bar [consumer] promise=[id] group=service-b state=resolved
-          service-b: bar on service-b* [internal] promise=[id] group=service-b outcome=fulfilled
+          service-b: bar [internal] promise=[id] group=service-b state=resolved
+          service-b: bar on service-b* [consumer] promise=[id] group=service-b outcome=fulfilled
           service-b: rpc baz [producer] promise=[id].0 group=service-c
-            service-c: baz [consumer] promise=[id].0 group=service-c state=resolved
-            service-c: baz on service-c* [internal] promise=[id].0 group=service-c outcome=fulfilled
+            service-c: baz [internal] promise=[id].0 group=service-c state=resolved
+            service-c: baz on service-c* [consumer] promise=[id].0 group=service-c outcome=fulfilled
         "
     );
     let runs = spans.iter().filter(|span| span.name.starts_with("bar on "));
@@ -154,16 +154,16 @@ async fn a_promise_without_a_context_joins_the_trace_of_its_parent(server: Serve
         @"
         gateway: POST /fan-out-workflow [server] route=/fan-out-workflow status=200
           gateway: rpc zim [producer] promise=parent group=service-g
-            service-c: baz [consumer] promise=[id] group=service-c state=resolved
-            service-g: zim [consumer] promise=parent group=service-g state=resolved
-            service-c: baz on service-c* [internal] promise=[id] group=service-c outcome=fulfilled
-            service-g: zim on service-g* [internal] promise=parent group=service-g outcome=fulfilled
+            service-c: baz [internal] promise=[id] group=service-c state=resolved
+            service-g: zim [internal] promise=parent group=service-g state=resolved
+            service-c: baz on service-c* [consumer] promise=[id] group=service-c outcome=fulfilled
+            service-g: zim on service-g* [consumer] promise=parent group=service-g outcome=fulfilled
             service-g: rpc dop [producer] promise=parent.1 group=service-i
-              service-i: dop [consumer] promise=parent.1 group=service-i state=resolved
-              service-i: dop on service-i* [internal] promise=parent.1 group=service-i outcome=fulfilled
+              service-i: dop [internal] promise=parent.1 group=service-i state=resolved
+              service-i: dop on service-i* [consumer] promise=parent.1 group=service-i outcome=fulfilled
             service-g: rpc rax [producer] promise=parent.0 group=service-h
-              service-h: rax [consumer] promise=parent.0 group=service-h state=resolved
-              service-h: rax on service-h* [internal] promise=parent.0 group=service-h outcome=fulfilled
+              service-h: rax [internal] promise=parent.0 group=service-h state=resolved
+              service-h: rax on service-h* [consumer] promise=parent.0 group=service-h outcome=fulfilled
         "
     );
     system.stop().await

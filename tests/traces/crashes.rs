@@ -41,17 +41,17 @@ async fn a_holder_that_is_killed_leaves_a_whole_trace(server: Server) -> Stopped
         // Before the end of the flow: its fourth step was interrupted.
         expect_tree_for_now!(system, &trace, HOLDERS, @"
     ? gateway: rpc foo [producer] promise=crash group=service-a
-      service-a: foo on service-a* [internal] promise=crash group=service-a outcome=suspended
+      service-a: foo on service-a* [consumer] promise=crash group=service-a outcome=suspended
       service-a: rpc bar [producer] promise=crash.0 group=service-b
         service-b: lease on service-b [internal] promise=crash.0 group=service-b
         service-b-replica: lease on service-b-replica [internal] promise=crash.0 group=service-b
         service-b-replica: lease of service-b expired [internal] promise=crash.0 group=service-b lease=service-b ERROR no heartbeat for the length of the lease
-        service-b: work 1/6 [internal] promise=crash.0.0 state=resolved
-        service-b: work 2/6 [internal] promise=crash.0.1 state=resolved
-        service-b: work 3/6 [internal] promise=crash.0.2 state=resolved
-        service-b-replica: work 4/6 [internal] promise=crash.0.3 state=resolved takeover
+        service-b: work 1/6 [internal] promise=crash.0.0 group=service-b state=resolved
+        service-b: work 2/6 [internal] promise=crash.0.1 group=service-b state=resolved
+        service-b: work 3/6 [internal] promise=crash.0.2 group=service-b state=resolved
+        service-b-replica: work 4/6 [internal] promise=crash.0.3 group=service-b state=resolved takeover
           - takeover by service-b-replica
-        service-b-replica: work 5/6 [internal] promise=crash.0.4 state=resolved
+        service-b-replica: work 5/6 [internal] promise=crash.0.4 group=service-b state=resolved
     ");
         killed
     };
@@ -61,25 +61,25 @@ async fn a_holder_that_is_killed_leaves_a_whole_trace(server: Server) -> Stopped
     let spans = expect_tree!(system, trace_of(&answer), HOLDERS, @"
     gateway: POST /await-chain [server] route=/await-chain status=200
       gateway: rpc foo [producer] promise=crash group=service-a
-        service-a: foo [consumer] promise=crash group=service-a state=resolved
-        service-a: foo on service-a* [internal] promise=crash group=service-a outcome=fulfilled
+        service-a: foo [internal] promise=crash group=service-a state=resolved
+        service-a: foo on service-a* [consumer] promise=crash group=service-a outcome=fulfilled
         service-a: rpc bar [producer] promise=crash.0 group=service-b
-          service-b-replica: bar [consumer] promise=crash.0 group=service-b state=resolved
+          service-b-replica: bar [internal] promise=crash.0 group=service-b state=resolved
           service-b-replica: bar on service-b-replica [internal] promise=crash.0 group=service-b outcome=fulfilled
           service-b-replica: bar on service-b-replica [internal] promise=crash.0 group=service-b outcome=suspended takeover
           service-b: lease on service-b [internal] promise=crash.0 group=service-b
           service-b-replica: lease on service-b-replica [internal] promise=crash.0 group=service-b
           service-b-replica: lease of service-b expired [internal] promise=crash.0 group=service-b lease=service-b ERROR no heartbeat for the length of the lease
-          service-b: work 1/6 [internal] promise=crash.0.0 state=resolved
-          service-b: work 2/6 [internal] promise=crash.0.1 state=resolved
-          service-b: work 3/6 [internal] promise=crash.0.2 state=resolved
-          service-b-replica: work 4/6 [internal] promise=crash.0.3 state=resolved takeover
+          service-b: work 1/6 [internal] promise=crash.0.0 group=service-b state=resolved
+          service-b: work 2/6 [internal] promise=crash.0.1 group=service-b state=resolved
+          service-b: work 3/6 [internal] promise=crash.0.2 group=service-b state=resolved
+          service-b-replica: work 4/6 [internal] promise=crash.0.3 group=service-b state=resolved takeover
             - takeover by service-b-replica
-          service-b-replica: work 5/6 [internal] promise=crash.0.4 state=resolved
-          service-b-replica: work 6/6 [internal] promise=crash.0.5 state=resolved
+          service-b-replica: work 5/6 [internal] promise=crash.0.4 group=service-b state=resolved
+          service-b-replica: work 6/6 [internal] promise=crash.0.5 group=service-b state=resolved
           service-b-replica: rpc baz [producer] promise=crash.0.6 group=service-c
-            service-c: baz [consumer] promise=crash.0.6 group=service-c state=resolved
-            service-c: baz on service-c* [internal] promise=crash.0.6 group=service-c outcome=fulfilled
+            service-c: baz [internal] promise=crash.0.6 group=service-c state=resolved
+            service-c: baz on service-c* [consumer] promise=crash.0.6 group=service-c outcome=fulfilled
             service-c: sleep 1s [internal] promise=crash.0.6.0
     ");
     eprintln!("await chain with a crash on {server:?}: {} spans", spans.len());
@@ -167,20 +167,20 @@ async fn a_holder_that_is_drained_is_no_takeover(server: Server) -> Stopped {
     expect_tree!(system, trace_of(&answer), HOLDERS, @"
         gateway: POST /await-chain [server] route=/await-chain status=200
           gateway: rpc foo [producer] promise=drain group=service-a
-            service-a: foo [consumer] promise=drain group=service-a state=resolved
-            service-a: foo on service-a* [internal] promise=drain group=service-a outcome=fulfilled
+            service-a: foo [internal] promise=drain group=service-a state=resolved
+            service-a: foo on service-a* [consumer] promise=drain group=service-a outcome=fulfilled
             service-a: rpc bar [producer] promise=drain.0 group=service-b
-              service-b-replica: bar [consumer] promise=drain.0 group=service-b state=resolved
-              service-b: bar on service-b [internal] promise=drain.0 group=service-b outcome=released
+              service-b-replica: bar [internal] promise=drain.0 group=service-b state=resolved
+              service-b: bar on service-b [consumer] promise=drain.0 group=service-b outcome=released
               service-b-replica: bar on service-b-replica [internal] promise=drain.0 group=service-b outcome=fulfilled
               service-b: lease on service-b [internal] promise=drain.0 group=service-b
               service-b-replica: lease on service-b-replica [internal] promise=drain.0 group=service-b
-              service-b: work 1/3 [internal] promise=drain.0.0 state=resolved
-              service-b: work 2/3 [internal] promise=drain.0.1 state=resolved
-              service-b-replica: work 3/3 [internal] promise=drain.0.2 state=resolved
+              service-b: work 1/3 [internal] promise=drain.0.0 group=service-b state=resolved
+              service-b: work 2/3 [internal] promise=drain.0.1 group=service-b state=resolved
+              service-b-replica: work 3/3 [internal] promise=drain.0.2 group=service-b state=resolved
               service-b-replica: rpc baz [producer] promise=drain.0.3 group=service-c
-                service-c: baz [consumer] promise=drain.0.3 group=service-c state=resolved
-                service-c: baz on service-c* [internal] promise=drain.0.3 group=service-c outcome=fulfilled
+                service-c: baz [internal] promise=drain.0.3 group=service-c state=resolved
+                service-c: baz on service-c* [consumer] promise=drain.0.3 group=service-c outcome=fulfilled
                 service-c: sleep 1s [internal] promise=drain.0.3.0
     ");
     system.stop().await
@@ -204,20 +204,20 @@ async fn a_holder_that_is_released_in_the_middle_of_a_step_is_no_takeover(
     expect_tree!(system, trace_of(&answer), HOLDERS, @"
         gateway: POST /await-chain [server] route=/await-chain status=200
           gateway: rpc foo [producer] promise=deadline group=service-a
-            service-a: foo [consumer] promise=deadline group=service-a state=resolved
-            service-a: foo on service-a* [internal] promise=deadline group=service-a outcome=fulfilled
+            service-a: foo [internal] promise=deadline group=service-a state=resolved
+            service-a: foo on service-a* [consumer] promise=deadline group=service-a outcome=fulfilled
             service-a: rpc bar [producer] promise=deadline.0 group=service-b
-              service-b-replica: bar [consumer] promise=deadline.0 group=service-b state=resolved
-              service-b: bar on service-b [internal] promise=deadline.0 group=service-b outcome=released
+              service-b-replica: bar [internal] promise=deadline.0 group=service-b state=resolved
+              service-b: bar on service-b [consumer] promise=deadline.0 group=service-b outcome=released
               service-b-replica: bar on service-b-replica [internal] promise=deadline.0 group=service-b outcome=fulfilled
               service-b: lease on service-b [internal] promise=deadline.0 group=service-b
               service-b-replica: lease on service-b-replica [internal] promise=deadline.0 group=service-b
-              service-b: work 1/3 [internal] promise=deadline.0.0 state=resolved
-              service-b-replica: work 2/3 [internal] promise=deadline.0.1 state=resolved
-              service-b-replica: work 3/3 [internal] promise=deadline.0.2 state=resolved
+              service-b: work 1/3 [internal] promise=deadline.0.0 group=service-b state=resolved
+              service-b-replica: work 2/3 [internal] promise=deadline.0.1 group=service-b state=resolved
+              service-b-replica: work 3/3 [internal] promise=deadline.0.2 group=service-b state=resolved
               service-b-replica: rpc baz [producer] promise=deadline.0.3 group=service-c
-                service-c: baz [consumer] promise=deadline.0.3 group=service-c state=resolved
-                service-c: baz on service-c* [internal] promise=deadline.0.3 group=service-c outcome=fulfilled
+                service-c: baz [internal] promise=deadline.0.3 group=service-c state=resolved
+                service-c: baz on service-c* [consumer] promise=deadline.0.3 group=service-c outcome=fulfilled
     ");
     system.stop().await
 }
@@ -243,16 +243,16 @@ async fn a_gateway_that_is_killed_leaves_the_call_as_the_root(server: Server) ->
     assert_eq!(trace_of(&again), trace);
     let spans = expect_tree!(system, &trace, PLAIN, @"
         ? gateway: rpc foo [producer] promise=orphan group=service-a
-          service-a: foo [consumer] promise=orphan group=service-a state=resolved
-          service-a: foo on service-a* [internal] promise=orphan group=service-a outcome=fulfilled
+          service-a: foo [internal] promise=orphan group=service-a state=resolved
+          service-a: foo on service-a* [consumer] promise=orphan group=service-a outcome=fulfilled
           service-a: rpc bar [producer] promise=orphan.0 group=service-b
-            service-b: bar [consumer] promise=orphan.0 group=service-b state=resolved
-            service-b: bar on service-b* [internal] promise=orphan.0 group=service-b outcome=fulfilled
-            service-b: work 1/2 [internal] promise=orphan.0.0 state=resolved
-            service-b: work 2/2 [internal] promise=orphan.0.1 state=resolved
+            service-b: bar [internal] promise=orphan.0 group=service-b state=resolved
+            service-b: bar on service-b* [consumer] promise=orphan.0 group=service-b outcome=fulfilled
+            service-b: work 1/2 [internal] promise=orphan.0.0 group=service-b state=resolved
+            service-b: work 2/2 [internal] promise=orphan.0.1 group=service-b state=resolved
             service-b: rpc baz [producer] promise=orphan.0.2 group=service-c
-              service-c: baz [consumer] promise=orphan.0.2 group=service-c state=resolved
-              service-c: baz on service-c* [internal] promise=orphan.0.2 group=service-c outcome=fulfilled
+              service-c: baz [internal] promise=orphan.0.2 group=service-c state=resolved
+              service-c: baz on service-c* [consumer] promise=orphan.0.2 group=service-c outcome=fulfilled
     ");
     let request = expect_tree!(system, "7e570000000000000000000000000002", PLAIN, @"
         ? gateway: POST /await-chain [server] route=/await-chain status=200 reconnected link=another trace

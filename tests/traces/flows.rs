@@ -28,14 +28,14 @@ async fn an_await_chain_is_one_trace(server: Server) -> Stopped {
     let spans = expect_tree!(system, trace_of(&answer), PLAIN, @"
         gateway: POST /await-chain [server] route=/await-chain status=200
           gateway: rpc foo [producer] promise=tree-a group=service-a
-            service-a: foo [consumer] promise=tree-a group=service-a state=resolved
-            service-a: foo on service-a* [internal] promise=tree-a group=service-a outcome=fulfilled
+            service-a: foo [internal] promise=tree-a group=service-a state=resolved
+            service-a: foo on service-a* [consumer] promise=tree-a group=service-a outcome=fulfilled
             service-a: rpc bar [producer] promise=tree-a.0 group=service-b
-              service-b: bar [consumer] promise=tree-a.0 group=service-b state=resolved
-              service-b: bar on service-b* [internal] promise=tree-a.0 group=service-b outcome=fulfilled
+              service-b: bar [internal] promise=tree-a.0 group=service-b state=resolved
+              service-b: bar on service-b* [consumer] promise=tree-a.0 group=service-b outcome=fulfilled
               service-b: rpc baz [producer] promise=tree-a.0.0 group=service-c
-                service-c: baz [consumer] promise=tree-a.0.0 group=service-c state=resolved
-                service-c: baz on service-c* [internal] promise=tree-a.0.0 group=service-c outcome=fulfilled
+                service-c: baz [internal] promise=tree-a.0.0 group=service-c state=resolved
+                service-c: baz on service-c* [consumer] promise=tree-a.0.0 group=service-c outcome=fulfilled
     ");
     eprintln!("await chain on {server:?}: {} spans", spans.len());
     system.stop().await
@@ -57,14 +57,14 @@ async fn a_detached_chain_is_one_trace(server: Server) -> Stopped {
         @"
         gateway: POST /detached-chain [server] route=/detached-chain status=200
           gateway: rpc qux [producer] promise=tree-d group=service-d
-            service-d: qux [consumer] promise=tree-d group=service-d state=resolved
-            service-d: qux on service-d* [internal] promise=tree-d group=service-d outcome=fulfilled
+            service-d: qux [internal] promise=tree-d group=service-d state=resolved
+            service-d: qux on service-d* [consumer] promise=tree-d group=service-d outcome=fulfilled
             service-d: rpc quz [producer] promise=[quz] group=service-e
-              service-e: quz [consumer] promise=[quz] group=service-e state=resolved
-              service-e: quz on service-e* [internal] promise=[quz] group=service-e outcome=fulfilled
+              service-e: quz [internal] promise=[quz] group=service-e state=resolved
+              service-e: quz on service-e* [consumer] promise=[quz] group=service-e outcome=fulfilled
               service-e: rpc cog [producer] promise=[cog] group=service-f
-                service-f: cog [consumer] promise=[cog] group=service-f state=resolved
-                service-f: cog on service-f* [internal] promise=[cog] group=service-f outcome=fulfilled
+                service-f: cog [internal] promise=[cog] group=service-f state=resolved
+                service-f: cog on service-f* [consumer] promise=[cog] group=service-f outcome=fulfilled
         "
     );
     eprintln!("detached chain on {server:?}: {} spans", spans.len());
@@ -78,14 +78,14 @@ async fn a_fan_out_workflow_is_one_trace(server: Server) -> Stopped {
     let spans = expect_tree!(system, trace_of(&answer), PLAIN, @"
         gateway: POST /fan-out-workflow [server] route=/fan-out-workflow status=200
           gateway: rpc zim [producer] promise=tree-f group=service-g
-            service-g: zim [consumer] promise=tree-f group=service-g state=resolved
-            service-g: zim on service-g* [internal] promise=tree-f group=service-g outcome=fulfilled
+            service-g: zim [internal] promise=tree-f group=service-g state=resolved
+            service-g: zim on service-g* [consumer] promise=tree-f group=service-g outcome=fulfilled
             service-g: rpc dop [producer] promise=tree-f.1 group=service-i
-              service-i: dop [consumer] promise=tree-f.1 group=service-i state=resolved
-              service-i: dop on service-i* [internal] promise=tree-f.1 group=service-i outcome=fulfilled
+              service-i: dop [internal] promise=tree-f.1 group=service-i state=resolved
+              service-i: dop on service-i* [consumer] promise=tree-f.1 group=service-i outcome=fulfilled
             service-g: rpc rax [producer] promise=tree-f.0 group=service-h
-              service-h: rax [consumer] promise=tree-f.0 group=service-h state=resolved
-              service-h: rax on service-h* [internal] promise=tree-f.0 group=service-h outcome=fulfilled
+              service-h: rax [internal] promise=tree-f.0 group=service-h state=resolved
+              service-h: rax on service-h* [consumer] promise=tree-f.0 group=service-h outcome=fulfilled
     ");
     eprintln!("fan-out workflow on {server:?}: {} spans", spans.len());
     system.stop().await
@@ -118,14 +118,14 @@ async fn a_timer_is_a_span_that_is_there_before_it_is_due(server: Server) -> Sto
     let spans = expect_tree!(system, trace_of(&answer), PLAIN, @"
         gateway: POST /await-chain [server] route=/await-chain status=200
           gateway: rpc foo [producer] promise=timer group=service-a
-            service-a: foo [consumer] promise=timer group=service-a state=resolved
-            service-a: foo on service-a* [internal] promise=timer group=service-a outcome=fulfilled
+            service-a: foo [internal] promise=timer group=service-a state=resolved
+            service-a: foo on service-a* [consumer] promise=timer group=service-a outcome=fulfilled
             service-a: rpc bar [producer] promise=timer.0 group=service-b
-              service-b: bar [consumer] promise=timer.0 group=service-b state=resolved
-              service-b: bar on service-b* [internal] promise=timer.0 group=service-b outcome=fulfilled
+              service-b: bar [internal] promise=timer.0 group=service-b state=resolved
+              service-b: bar on service-b* [consumer] promise=timer.0 group=service-b outcome=fulfilled
               service-b: rpc baz [producer] promise=timer.0.0 group=service-c
-                service-c: baz [consumer] promise=timer.0.0 group=service-c state=resolved
-                service-c: baz on service-c* [internal] promise=timer.0.0 group=service-c outcome=fulfilled
+                service-c: baz [internal] promise=timer.0.0 group=service-c state=resolved
+                service-c: baz on service-c* [consumer] promise=timer.0.0 group=service-c outcome=fulfilled
                 service-c: sleep 4s [internal] promise=timer.0.0.0
     ");
     let timer = one(&spans, "sleep 4s");
@@ -147,17 +147,17 @@ async fn failed_attempts_are_events_of_their_step(server: Server) -> Stopped {
     let spans = expect_tree!(system, trace_of(&answer), PLAIN, @"
         gateway: POST /await-chain [server] route=/await-chain status=200
           gateway: rpc foo [producer] promise=fail-2 group=service-a
-            service-a: foo [consumer] promise=fail-2 group=service-a state=resolved
-            service-a: foo on service-a* [internal] promise=fail-2 group=service-a outcome=fulfilled
+            service-a: foo [internal] promise=fail-2 group=service-a state=resolved
+            service-a: foo on service-a* [consumer] promise=fail-2 group=service-a outcome=fulfilled
             service-a: rpc bar [producer] promise=fail-2.0 group=service-b
-              service-b: bar [consumer] promise=fail-2.0 group=service-b state=resolved
-              service-b: bar on service-b* [internal] promise=fail-2.0 group=service-b outcome=fulfilled
+              service-b: bar [internal] promise=fail-2.0 group=service-b state=resolved
+              service-b: bar on service-b* [consumer] promise=fail-2.0 group=service-b outcome=fulfilled
               service-b: rpc baz [producer] promise=fail-2.0.0 group=service-c
-                service-c: baz [consumer] promise=fail-2.0.0 group=service-c state=resolved
-                service-c: baz on service-c* [internal] promise=fail-2.0.0 group=service-c outcome=fulfilled
-                service-c: unreliable [internal] promise=fail-2.0.0.0 state=resolved
-                  - exception Application: failed as requested (attempt 1, fail=2)
-                  - exception Application: failed as requested (attempt 2, fail=2)
+                service-c: baz [internal] promise=fail-2.0.0 group=service-c state=resolved
+                service-c: baz on service-c* [consumer] promise=fail-2.0.0 group=service-c outcome=fulfilled
+                service-c: unreliable [internal] promise=fail-2.0.0.0 group=service-c state=resolved
+                  - exception resonate_sdk::Error::Application: failed as requested (attempt 1, fail=2)
+                  - exception resonate_sdk::Error::Application: failed as requested (attempt 2, fail=2)
     ");
     let step = one(&spans, "unreliable");
     let within = |time| (step.start - Duration::from_millis(5)..=step.end).contains(&time);
@@ -173,20 +173,20 @@ async fn an_error_goes_up_the_chain(server: Server) -> Stopped {
     expect_tree!(system, trace_of(&answer), PLAIN, @"
         gateway: POST /fan-out-workflow [server] route=/fan-out-workflow status=502 ERROR
           gateway: rpc zim [producer] promise=fail-5 group=service-g
-            service-g: zim [consumer] promise=fail-5 group=service-g state=rejected ERROR application error: failed as requested (attempt 5, fail=5)
-            service-g: zim on service-g* [internal] promise=fail-5 group=service-g outcome=rejected
+            service-g: zim [internal] promise=fail-5 group=service-g state=rejected ERROR application error: failed as requested (attempt 5, fail=5)
+            service-g: zim on service-g* [consumer] promise=fail-5 group=service-g outcome=rejected ERROR the function failed
             service-g: rpc dop [producer] promise=fail-5.1 group=service-i
-              service-i: dop [consumer] promise=fail-5.1 group=service-i state=rejected ERROR application error: failed as requested (attempt 5, fail=5)
-              service-i: dop on service-i* [internal] promise=fail-5.1 group=service-i outcome=rejected
-              service-i: unreliable [internal] promise=fail-5.1.0 state=rejected ERROR failed as requested (attempt 5, fail=5)
-                - exception Application: failed as requested (attempt 1, fail=5)
-                - exception Application: failed as requested (attempt 2, fail=5)
-                - exception Application: failed as requested (attempt 3, fail=5)
-                - exception Application: failed as requested (attempt 4, fail=5)
-                - exception Application: failed as requested (attempt 5, fail=5)
+              service-i: dop [internal] promise=fail-5.1 group=service-i state=rejected ERROR application error: failed as requested (attempt 5, fail=5)
+              service-i: dop on service-i* [consumer] promise=fail-5.1 group=service-i outcome=rejected ERROR the function failed
+              service-i: unreliable [internal] promise=fail-5.1.0 group=service-i state=rejected ERROR failed as requested (attempt 5, fail=5)
+                - exception resonate_sdk::Error::Application: failed as requested (attempt 1, fail=5)
+                - exception resonate_sdk::Error::Application: failed as requested (attempt 2, fail=5)
+                - exception resonate_sdk::Error::Application: failed as requested (attempt 3, fail=5)
+                - exception resonate_sdk::Error::Application: failed as requested (attempt 4, fail=5)
+                - exception resonate_sdk::Error::Application: failed as requested (attempt 5, fail=5)
             service-g: rpc rax [producer] promise=fail-5.0 group=service-h
-              service-h: rax [consumer] promise=fail-5.0 group=service-h state=resolved
-              service-h: rax on service-h* [internal] promise=fail-5.0 group=service-h outcome=fulfilled
+              service-h: rax [internal] promise=fail-5.0 group=service-h state=resolved
+              service-h: rax on service-h* [consumer] promise=fail-5.0 group=service-h outcome=fulfilled
     ");
     system.stop().await
 }
@@ -209,14 +209,14 @@ async fn a_flow_that_times_out_while_it_waits(server: Server) -> Stopped {
         @"
         gateway: POST /await-chain [server] route=/await-chain status=504 ERROR
           gateway: rpc foo [producer] promise=over-waits group=service-a
-            gateway: foo [consumer] promise=over-waits group=service-a state=rejected_timedout ERROR timed out
-            service-a: foo on service-a* [internal] promise=over-waits group=service-a outcome=suspended
+            gateway: foo [internal] promise=over-waits group=service-a state=rejected_timedout ERROR timed out
+            service-a: foo on service-a* [consumer] promise=over-waits group=service-a outcome=suspended
             service-a: rpc bar [producer] promise=over-waits.0 group=service-b
-              service-a: bar [consumer] promise=over-waits.0 group=service-b state=rejected_timedout ERROR timed out
-              service-b: bar on service-b* [internal] promise=over-waits.0 group=service-b outcome=suspended
+              service-a: bar [internal] promise=over-waits.0 group=service-b state=rejected_timedout ERROR timed out
+              service-b: bar on service-b* [consumer] promise=over-waits.0 group=service-b outcome=suspended
               service-b: rpc baz [producer] promise=over-waits.0.0 group=service-c
-                service-b: baz [consumer] promise=over-waits.0.0 group=service-c state=rejected_timedout ERROR timed out
-                service-c: baz on service-c* [internal] promise=over-waits.0.0 group=service-c outcome=suspended
+                service-b: baz [internal] promise=over-waits.0.0 group=service-c state=rejected_timedout ERROR timed out
+                service-c: baz on service-c* [consumer] promise=over-waits.0.0 group=service-c outcome=suspended
                 service-c: [timer] [internal] promise=over-waits.0.0.0
         "
     );
@@ -233,10 +233,11 @@ async fn a_flow_that_times_out_while_it_works(server: Server) -> Stopped {
     let spans = expect_tree!(system, trace_of(&answer), PLAIN, @"
         gateway: POST /fan-out-workflow [server] route=/fan-out-workflow status=504 ERROR
           gateway: rpc zim [producer] promise=over-works group=service-g
-            gateway: zim [consumer] promise=over-works group=service-g state=rejected_timedout ERROR timed out
-            service-g: zim [consumer] promise=over-works group=service-g state=rejected_timedout ERROR timed out
-            service-g: zim on service-g* [internal] promise=over-works group=service-g outcome=fenced
-            service-g: work 1/5 [internal] promise=over-works.0 state=resolved
+            gateway: zim [internal] promise=over-works group=service-g state=rejected_timedout ERROR timed out
+            service-g: zim [internal] promise=over-works group=service-g state=rejected_timedout ERROR timed out
+            service-g: zim on service-g* [consumer] promise=over-works group=service-g outcome=fenced ERROR the lease was lost, or the promise is settled
+            service-g: work 1/5 [internal] promise=over-works.0 group=service-g state=resolved
+            service-g: work 2/5 [internal] promise=over-works.1 group=service-g state=rejected_timedout ERROR timed out
     ");
     let ends: Vec<_> = spans.iter().filter(|span| span.name == "zim").collect();
     assert_eq!(ends[0].id, ends[1].id, "both are the same span");

@@ -133,12 +133,22 @@ pub fn shape(span: &Span) -> Shape {
         "client" => Shape::Single,
         "producer" => Shape::Rpc,
         "consumer" if begins("received ") => Shape::Received,
-        "consumer" => Shape::Invocation,
+        _ if !span.get("resonate.run.outcome").is_empty() => Shape::Run,
         _ if begins("lease on ") => Shape::Lease,
         _ if begins("lease ") => Shape::LostLease,
         _ if begins("sleep ") => Shape::Timer,
-        _ if span.name.contains(" on ") => Shape::Run,
+        _ if !span.get("resonate.promise.state").is_empty() && is_function(span) => {
+            Shape::Invocation
+        }
         _ => Shape::Step,
+    }
+}
+
+/// Whether a span is named like its function, or like one that cannot be read.
+fn is_function(span: &Span) -> bool {
+    match span.get("resonate.function") {
+        "" => span.name == "invocation",
+        function => span.name == function,
     }
 }
 
@@ -165,7 +175,10 @@ fn identity(span: &Span, check: &mut impl FnMut(bool, &str, &Span)) {
             span.name == name
                 && (group == service || span.get("resonate.promise.state") == "rejected_timedout")
         }
-        Shape::Run => span.name == format!("{name} on {instance}") && group == service,
+        Shape::Run => {
+            let kind = if span.version() == 1 { "consumer" } else { "internal" };
+            span.name == format!("{name} on {instance}") && group == service && span.kind == kind
+        }
         Shape::Lease => span.name == format!("lease on {instance}") && group == service,
         Shape::LostLease => {
             let lost = span.get("resonate.lease.instance");
@@ -174,11 +187,20 @@ fn identity(span: &Span, check: &mut impl FnMut(bool, &str, &Span)) {
                 && (span.name == format!("lease of {lost} expired") || span.name == "lease expired")
                 && span.error.is_some()
         }
-        Shape::Timer | Shape::Step | Shape::Single => function.is_empty(),
+        Shape::Step => group == service && !function.is_empty() && span.version() > 0,
+        Shape::Timer | Shape::Single => function.is_empty(),
     };
     check(holds, "name, attributes and resource disagree", span);
     let about = matches!(shape(span), Shape::Request | Shape::Single) || !span.promise().is_empty();
     check(about, "it names no promise", span);
+    let sends = ["rpc", "received"].iter().any(|word| span.name.starts_with(word));
+    let runs = shape(span) == Shape::Run && span.version() == 1;
+    let message = (span.get("messaging.message.id"), span.get("messaging.destination.name"));
+    let expected = if sends || runs { (span.promise(), group) } else { ("", "") };
+    check(message == expected, "wrong messaging attributes", span);
+    // The semantic conventions of HTTP set it on the request.
+    let typed = span.error.is_some() != span.get("error.type").is_empty();
+    check(typed || shape(span) == Shape::Request, "a status without its error.type", span);
 }
 
 /// Checks that long runs, and only those, have lease spans, and that these follow one another.

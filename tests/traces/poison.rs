@@ -26,8 +26,8 @@ async fn a_promise_that_no_process_can_run_has_its_runs_and_its_invocation(
     };
     system.span("the invocation", rejected).await;
     expect_tree!(system, unreadable, PLAIN, @"
-        ? service-b: invocation [consumer] promise=by-hand-unreadable group=service-b state=rejected ERROR the parameter of this promise is not a function call: not base64: Invalid symbol 32, offset 3.
-        ? service-b: invocation on service-b* [internal] promise=by-hand-unreadable group=service-b outcome=rejected
+        ? service-b: invocation [internal] promise=by-hand-unreadable group=service-b state=rejected ERROR the parameter of this promise is not a function call: not base64: Invalid symbol 32, offset 3.
+        ? service-b: invocation on service-b* [consumer] promise=by-hand-unreadable group=service-b outcome=rejected ERROR the function failed
     ");
     let unknown = "7e570000000000000000000000000021";
     let param = call(&json!(wire::call::encode("nobody", &())), unknown);

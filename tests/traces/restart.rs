@@ -29,17 +29,17 @@ async fn a_server_that_is_killed_in_the_middle_of_a_flow_leaves_one_whole_trace(
     expect_tree!(system, trace_of(&answer), PLAIN, @"
         gateway: POST /await-chain [server] route=/await-chain status=200
           gateway: rpc foo [producer] promise=restart group=service-a
-            service-a: foo [consumer] promise=restart group=service-a state=resolved
-            service-a: foo on service-a* [internal] promise=restart group=service-a outcome=fulfilled
+            service-a: foo [internal] promise=restart group=service-a state=resolved
+            service-a: foo on service-a* [consumer] promise=restart group=service-a outcome=fulfilled
             service-a: rpc bar [producer] promise=restart.0 group=service-b
-              service-b: bar [consumer] promise=restart.0 group=service-b state=resolved
-              service-b: bar on service-b* [internal] promise=restart.0 group=service-b outcome=fulfilled
-              service-b: work 1/3 [internal] promise=restart.0.0 state=resolved
-              service-b: work 2/3 [internal] promise=restart.0.1 state=resolved
-              service-b: work 3/3 [internal] promise=restart.0.2 state=resolved
+              service-b: bar [internal] promise=restart.0 group=service-b state=resolved
+              service-b: bar on service-b* [consumer] promise=restart.0 group=service-b outcome=fulfilled
+              service-b: work 1/3 [internal] promise=restart.0.0 group=service-b state=resolved
+              service-b: work 2/3 [internal] promise=restart.0.1 group=service-b state=resolved
+              service-b: work 3/3 [internal] promise=restart.0.2 group=service-b state=resolved
               service-b: rpc baz [producer] promise=restart.0.3 group=service-c
-                service-c: baz [consumer] promise=restart.0.3 group=service-c state=resolved
-                service-c: baz on service-c* [internal] promise=restart.0.3 group=service-c outcome=fulfilled
+                service-c: baz [internal] promise=restart.0.3 group=service-c state=resolved
+                service-c: baz on service-c* [consumer] promise=restart.0.3 group=service-c outcome=fulfilled
                 service-c: sleep 1s [internal] promise=restart.0.3.0
     ");
     system.stop().await

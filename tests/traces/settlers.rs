@@ -113,14 +113,14 @@ async fn a_settlement_whose_answer_is_lost_is_seen_as_ones_own(server: Server) -
     expect_tree!(system, trace_of(&answer), PLAIN, @"
         gateway: POST /await-chain [server] route=/await-chain status=200
           gateway: rpc foo [producer] promise=own group=service-a
-            service-a: foo [consumer] promise=own group=service-a state=resolved
-            service-a: foo on service-a* [internal] promise=own group=service-a outcome=fulfilled
+            service-a: foo [internal] promise=own group=service-a state=resolved
+            service-a: foo on service-a* [consumer] promise=own group=service-a outcome=fulfilled
             service-a: rpc bar [producer] promise=own.0 group=service-b
-              service-b: bar [consumer] promise=own.0 group=service-b state=resolved
-              service-b: bar on service-b* [internal] promise=own.0 group=service-b outcome=fulfilled
+              service-b: bar [internal] promise=own.0 group=service-b state=resolved
+              service-b: bar on service-b* [consumer] promise=own.0 group=service-b outcome=fulfilled
               service-b: rpc baz [producer] promise=own.0.0 group=service-c
-                service-c: baz [consumer] promise=own.0.0 group=service-c state=resolved
-                service-c: baz on service-c* [internal] promise=own.0.0 group=service-c outcome=fulfilled
+                service-c: baz [internal] promise=own.0.0 group=service-c state=resolved
+                service-c: baz on service-c* [consumer] promise=own.0.0 group=service-c outcome=fulfilled
     ");
     assert_eq!(proxy.fulfills.load(Ordering::SeqCst), 2, "the request was repeated");
     system.stop().await
@@ -148,14 +148,14 @@ async fn a_settlement_by_somebody_else_is_not_taken_for_ones_own(server: Server)
     let spans = expect_tree!(system, trace_of(&answer), PLAIN, @"
         gateway: POST /await-chain [server] route=/await-chain status=200
           gateway: rpc foo [producer] promise=other group=service-a
-            service-a: foo [consumer] promise=other group=service-a state=resolved
-            service-a: foo on service-a* [internal] promise=other group=service-a outcome=fulfilled
+            service-a: foo [internal] promise=other group=service-a state=resolved
+            service-a: foo on service-a* [consumer] promise=other group=service-a outcome=fulfilled
             service-a: rpc bar [producer] promise=other.0 group=service-b
-              service-b: bar [consumer] promise=other.0 group=service-b state=resolved
-              service-b: bar on service-b* [internal] promise=other.0 group=service-b outcome=fulfilled
+              service-b: bar [internal] promise=other.0 group=service-b state=resolved
+              service-b: bar on service-b* [consumer] promise=other.0 group=service-b outcome=fulfilled
               service-b: rpc baz [producer] promise=other.0.0 group=service-c
-                service-c: baz [consumer] promise=other.0.0 group=service-c state=resolved
-                service-c: baz on service-c* [internal] promise=other.0.0 group=service-c outcome=fenced,fulfilled
+                service-c: baz [internal] promise=other.0.0 group=service-c state=resolved
+                service-c: baz on service-c* [consumer] promise=other.0.0 group=service-c outcome=fenced,fulfilled ERROR the lease was lost, or the promise is settled
     ");
     let settled = spans.iter().find(|span| span.name == "baz").unwrap();
     assert_eq!(settled.instance(), "service-c-replica");

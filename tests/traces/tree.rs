@@ -77,7 +77,8 @@ const LEASE: u8 = 2;
 /// The order of siblings.
 fn rank(span: &Span) -> u8 {
     match span.name.as_str() {
-        _ if span.kind == "consumer" => 0,
+        name if name == span.get("resonate.function") || name == "invocation" => 0,
+        name if name.starts_with("received ") => 0,
         name if name.starts_with("lease on ") => LEASE,
         name if name.starts_with("lease of ") || name.starts_with("lease expired") => 3,
         name if name.contains(" on service-") => RUN,
@@ -114,7 +115,7 @@ fn line(spans: &[&Span], these: &[&Span], view: &[&str]) -> String {
         let known = spans.iter().find(|other| other.trace == *trace && other.id == *id);
         line.push_str(&format!(" link={}", known.map_or("another trace", |other| &other.name)));
     }
-    if let Some(error) = &span.error {
+    if let Some(error) = these.iter().rev().find_map(|span| span.error.as_ref()) {
         line.push_str(&format!(" ERROR {error}"));
     }
     line.trim_end().to_owned()

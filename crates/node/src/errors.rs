@@ -26,18 +26,6 @@ pub(crate) fn changed(recorded: &str, asked: &str) -> String {
     )
 }
 
-/// The kind of an error, for traces: the name of its variant.
-pub(crate) fn kind(error: &Error) -> &'static str {
-    match error {
-        Error::Application { .. } => "Application",
-        Error::Timeout => "Timeout",
-        Error::IoError(_) => "IoError",
-        Error::HttpError(_) => "HttpError",
-        Error::NetworkError(_) => "NetworkError",
-        _ => "Error",
-    }
-}
-
 /// The same error without those prefixes.
 pub(crate) fn plain(error: Error) -> Error {
     match error {

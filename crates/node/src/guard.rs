@@ -13,6 +13,9 @@ use tracing::Instrument;
 
 use crate::{errors, step::Runtime};
 
+/// The target of the span that names promise and run in log lines. Traces have other spans for that.
+pub(crate) const TARGET: &str = "node::run";
+
 /// A function with what the runtime adds to each: log lines that name promise and run, and a
 /// rejected promise in place of a panic or of arguments that do not decode, which would come back
 /// for ever.
@@ -47,12 +50,12 @@ where
             ExecutionEnv::Workflow(ctx) => (ctx.id(), ctx.get_dependency::<Runtime>()),
         };
         let span = tracing::info_span!(
+            target: TARGET,
             "run",
             instance = runtime.instance,
             function = D::NAME,
             promise,
             version = runtime.leases.version(promise),
-            trace_id = runtime.traced.trace_id(promise),
         );
         let run = async {
             let args = decode(args).map_err(|error| {
@@ -66,7 +69,8 @@ where
                 }
             }
         };
-        run.instrument(span).await
+        // The span is within the context, so that its log lines are too.
+        runtime.traced.in_function(promise, run.instrument(span)).await
     }
 }
 

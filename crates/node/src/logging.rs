@@ -2,14 +2,17 @@
 
 use std::io::IsTerminal;
 
-use resonate_otel::{Identity, Telemetry};
+use resonate_otel::{Identity, Telemetry, WithTraceIds};
 use settings::{LogFormat, SettingError};
 use tracing_subscriber::{
-    EnvFilter, Layer, Registry, filter::LevelFilter, fmt, layer::SubscriberExt,
+    EnvFilter, Layer, Registry,
+    filter::{LevelFilter, Targets},
+    fmt,
+    layer::SubscriberExt,
     util::SubscriberInitExt,
 };
 
-use crate::{error::Error, launched::LAUNCHED};
+use crate::{error::Error, guard, launched::LAUNCHED};
 
 /// The SDKs report what the layers, the runtime and the exporter report too, with more context.
 /// Turning a target off turns off all that begin like it, so the tracing crate is turned on again.
@@ -24,6 +27,13 @@ pub struct LogSettings {
     /// How lines are written
     #[arg(long, env = "NODE_LOG_FORMAT", value_name = "FORMAT", default_value = "human")]
     pub log_format: LogFormat,
+    /// Which spans of the tracing crate are in traces: a filter by target, such as info,sqlx=debug
+    #[arg(long, env = "NODE_SPANS", value_name = "FILTER", default_value = "info", value_parser = targets)]
+    pub spans: Targets,
+}
+
+fn targets(text: &str) -> Result<Targets, String> {
+    text.parse().map_err(|error| format!("expected a filter such as info,sqlx=debug ({error})"))
 }
 
 /// Starts tracing and logging of a process. The end of the value flushes its spans.
@@ -43,14 +53,21 @@ pub fn telemetry(identity: Identity, settings: &LogSettings) -> Result<Telemetry
 pub fn start(settings: &LogSettings, telemetry: Option<&Telemetry>) -> Result<(), Error> {
     let filter = EnvFilter::try_new(format!("{DEFAULT},{}", settings.log))
         .map_err(|error| SettingError::new("NODE_LOG", &settings.log, error.to_string()))?;
-    let lines = fmt::layer().with_writer(std::io::stderr).with_target(false);
+    let ansi = std::io::stderr().is_terminal();
+    let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(ansi);
+    let format = fmt::format().with_target(false).with_ansi(ansi);
     let lines = match settings.log_format {
-        LogFormat::Json => lines.json().flatten_event(true).boxed(),
-        LogFormat::Human => lines.with_ansi(std::io::stderr().is_terminal()).boxed(),
+        LogFormat::Json => {
+            let format = format.json().flatten_event(true);
+            lines.json().event_format(WithTraceIds::new(format)).boxed()
+        }
+        LogFormat::Human => lines.event_format(WithTraceIds::new(format)).boxed(),
     };
     // At debug level, single requests are spans too.
     let requests = filter.max_level_hint().is_some_and(|level| level >= LevelFilter::DEBUG);
-    let spans = telemetry.and_then(|telemetry| telemetry.layer(requests));
+    // That of the runtime is for log lines only.
+    let joining = settings.spans.clone().with_target(guard::TARGET, LevelFilter::OFF);
+    let spans = telemetry.and_then(|telemetry| telemetry.layer(joining, requests));
     let subscriber = Registry::default().with(lines.with_filter(filter)).with(spans);
     // A second start in one process, as in tests, keeps the settings of the first one.
     let _ = subscriber.try_init();

@@ -6,7 +6,7 @@ use std::{
 };
 
 use backon::{BackoffBuilder, ExponentialBuilder};
-use resonate_otel::Traced;
+use resonate_otel::{Traced, TracedStep};
 use resonate_sdk::{
     error::Result,
     prelude::{Context, Durable, DurableKind, ExecutionEnv},
@@ -14,7 +14,7 @@ use resonate_sdk::{
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
-use crate::{config::Config, errors, recorded, server::Leases};
+use crate::{config::Config, recorded, server::Leases};
 
 /// What every function of this process can reach, as a dependency of the SDK.
 pub(crate) struct Runtime {
@@ -65,10 +65,12 @@ where
     Fut: Future<Output = Result<T>> + Send + 'static,
 {
     let done = Arc::new(OnceLock::new());
-    let stored = ctx.run(Named { body, done: done.clone() }, name.clone()).await;
+    let named = TracedStep::new(name.clone(), Named { body, done: done.clone() });
+    let stored = ctx.run(named, name.clone()).await;
     // Not before the result is stored: until then the step can run again.
     if let (Ok(_), Some(Done { promise, attempt })) = (&stored, done.get()) {
-        tracing::info!(step = name, promise, attempt, "step done");
+        let log = async { tracing::info!(step = name, promise, attempt, "step done") };
+        ctx.get_dependency::<Runtime>().traced.in_step(promise, log).await;
     }
     recorded::read(&name, stored)
 }
@@ -100,7 +102,6 @@ where
         let runtime = info.get_dependency::<Runtime>();
         let promise = info.id();
         tracing::info!(step = name, promise, "step started");
-        runtime.traced.name_step(promise, &name);
         let mut delays = backoff(runtime.attempts, runtime.retry_delay, runtime.retry_max_delay);
         let mut attempt = 1;
         loop {
@@ -111,11 +112,7 @@ where
                 }
                 Err(error) => error,
             };
-            runtime.traced.step_failed(
-                promise,
-                errors::kind(&error),
-                errors::message(&error.to_string()),
-            );
+            runtime.traced.step_failed(promise, &error);
             let Some(delay) = delays.next() else {
                 tracing::warn!(step = name, promise, attempt, %error, "step failed, no attempts left");
                 return Err(recorded::error(&name, &error));

@@ -41,6 +41,8 @@ impl Worker {
             ttl: Some(config.lease.as_millis() as u64),
             ..ResonateConfig::default()
         })
+        // Steps look for it.
+        .with_dependency(traced.clone())
         .with_dependency(Runtime::new(config, instance, runs.leases().clone(), traced));
         service.register(&resonate).map_err(|error| Error::Other(error.to_string()))?;
         network.open();

@@ -126,8 +126,8 @@ impl Host {
             life: self.life,
             alive: alive.clone(),
         };
-        let telemetry = Arc::new(Telemetry::with_exporter(self.identity.clone(), exporter));
-        let dispatch = observe::dispatch(record.clone(), &instance, &telemetry);
+        let telemetry = Arc::new(Telemetry::with_exporter(self.identity.clone(), exporter.clone()));
+        let dispatch = observe::dispatch(exporter, &telemetry);
         let runtime = Builder::new_current_thread().enable_time().start_paused(true).build();
         let runtime = runtime.expect("a runtime without I/O needs nothing from the system");
         let (stop, stopped) = watch::channel(false);

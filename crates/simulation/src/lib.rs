@@ -30,6 +30,7 @@ mod world;
 use std::thread;
 
 pub use host::Process;
+pub use observe::USER_CODE;
 pub use record::{Exported, Record};
 pub use settings::settings;
 pub use world::{Stuck, World, identity};

@@ -6,11 +6,16 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    time::SystemTime,
 };
 
+use opentelemetry::{
+    Context, InstrumentationScope,
+    trace::{SpanContext, SpanKind, Status, TraceContextExt, TraceState},
+};
 use opentelemetry_sdk::{
     error::OTelSdkResult,
-    trace::{SpanData, SpanExporter},
+    trace::{IdGenerator, RandomIdGenerator, SpanData, SpanEvents, SpanExporter, SpanLinks},
 };
 use resonate_otel::Telemetry;
 use tracing::{
@@ -20,7 +25,7 @@ use tracing::{
 use tracing_subscriber::{
     Layer, Registry,
     filter::Targets,
-    layer::{Context, SubscriberExt},
+    layer::{self, SubscriberExt},
 };
 
 use crate::record::{Exported, Record};
@@ -56,28 +61,62 @@ impl SpanExporter for Exporter {
     }
 }
 
+impl Exporter {
+    /// A span below the active one, as the code of a step may make it.
+    fn user_code(&self) {
+        let active = Context::current();
+        let parent = active.span().span_context().clone();
+        let id = RandomIdGenerator::default().new_span_id();
+        let (trace, flags) = (parent.trace_id(), parent.trace_flags());
+        let now = SystemTime::now();
+        let span = SpanData {
+            span_context: SpanContext::new(trace, id, flags, false, TraceState::default()),
+            parent_span_id: parent.span_id(),
+            parent_span_is_remote: false,
+            span_kind: SpanKind::Client,
+            name: USER_CODE.into(),
+            start_time: now,
+            end_time: now,
+            attributes: Vec::new(),
+            dropped_attributes_count: 0,
+            events: SpanEvents::default(),
+            links: SpanLinks::default(),
+            status: Status::Unset,
+            instrumentation_scope: InstrumentationScope::default(),
+        };
+        let (record, instance, life) = (self.record.clone(), self.instance.clone(), self.life);
+        record.exported(Exported { instance, life, made: virtual_time::now(), lost: false, span });
+    }
+}
+
+/// The name of the span that each attempt of a step has below it.
+pub const USER_CODE: &str = "user code";
+
 /// Where the log lines and the HTTP spans of one process go.
-pub(crate) fn dispatch(record: Record, instance: &str, telemetry: &Telemetry) -> Dispatch {
+pub(crate) fn dispatch(exporter: Exporter, telemetry: &Telemetry) -> Dispatch {
     let targets = ["node", "gateway", "resonate_otel", "embedded_server", "simulation"];
     let filter = Targets::new().with_targets(targets.map(|target| (target, Level::INFO)));
-    let lines = Lines { record, instance: instance.to_owned() };
-    Dispatch::new(Registry::default().with(lines.with_filter(filter)).with(telemetry.layer(false)))
+    let lines = Lines(exporter);
+    Dispatch::new(
+        Registry::default()
+            .with(lines.with_filter(filter))
+            .with(telemetry.layer(Targets::new(), false)),
+    )
 }
 
 /// Writes log lines to the record.
-struct Lines {
-    record: Record,
-    instance: String,
-}
+struct Lines(Exporter);
 
 impl<S: Subscriber> Layer<S> for Lines {
-    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+    fn on_event(&self, event: &Event<'_>, _: layer::Context<'_, S>) {
         let mut line = Line::default();
         event.record(&mut line);
         let Line { message, fields, promise } = line;
-        self.record.event(&self.instance, &format!("{message}{fields}"), "");
+        let Exporter { record, instance, .. } = &self.0;
+        record.event(instance, &format!("{message}{fields}"), "");
         if message == "step started" {
-            self.record.step_started(&self.instance, &promise);
+            record.step_started(instance, &promise);
+            self.0.user_code();
         }
     }
 }

@@ -33,16 +33,20 @@ impl Prepared {
 }
 
 impl Inner {
-    /// Writes a context into a promise that is created under `parent`, and more headers. `None`:
-    /// there is nothing to write, or no place for it.
+    /// Writes a context into a promise that is created under `parent`, and more headers. `step`: its
+    /// id, if it is a step. `None`: there is nothing to write, or no place for it.
     pub fn prepare(
         &self,
         request: &mut Request,
         parent: &Context,
+        step: Option<&str>,
         more: Pairs,
     ) -> Option<Arc<Prepared>> {
         let creation = self.spans.as_ref().map(|spans| Creation {
-            span: spans.emitter.child(parent, "rpc", &SpanKind::Producer),
+            span: match step {
+                Some(id) => context::of_step(parent, id).span().span_context().clone(),
+                None => spans.emitter.child(parent, "rpc", &SpanKind::Producer),
+            },
             parent: parent.clone(),
             start: SystemTime::now(),
         });
@@ -79,7 +83,7 @@ impl Inner {
             Operation::PromiseCreate(create) => (create.id.to_string(), None),
             _ => unreachable!(),
         };
-        let Some(prepared) = self.prepare(&mut request, &parent, Pairs::default()) else {
+        let Some(prepared) = self.prepare(&mut request, &parent, None, Pairs::default()) else {
             return self.next.exchange(request).await;
         };
         let mut under_way = self.watch(Some(Asked::Creation { id, prepared: prepared.clone() }));

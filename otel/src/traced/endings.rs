@@ -11,7 +11,7 @@ use crate::{attributes as key, run_spans::Outcome};
 
 impl Inner {
     /// `task.suspend` ends a run, unless it is answered 300.
-    pub(super) async fn suspend(&self, request: Request) -> Answered {
+    pub(super) async fn suspend(self: &Arc<Self>, request: Request) -> Answered {
         let Operation::TaskSuspend(suspend) = request.operation() else { unreachable!() };
         let (id, version) = (suspend.id.to_string(), suspend.version);
         let run = self.runs.context(&id).unwrap_or_default();
@@ -73,7 +73,7 @@ impl Inner {
     }
 
     /// The promise of a run is settled: by this run, or by another one, or by its time-out.
-    pub(super) fn settled(&self, id: &str, version: i64, promise: &Promise) {
+    pub(super) fn settled(self: &Arc<Self>, id: &str, version: i64, promise: &Promise) {
         // The first of several attempts may have settled it: the header tells.
         let ours = promise.value.header(key::HEADER_SETTLER) == Some(&self.settler(version));
         let outcome = match (ours, promise.state) {
@@ -88,13 +88,43 @@ impl Inner {
                 spans.promises.invocation(&run, promise, version);
             }
         }
+        let ended = matches!(
+            promise.state,
+            PromiseState::RejectedTimedout | PromiseState::RejectedCanceled
+        );
+        if ours || ended {
+            self.close_steps(id, promise);
+        }
         self.end(id, version, outcome);
+    }
+
+    /// Steps that were run here and that nobody settles any more: the function dropped them, or they
+    /// ended with their flow. Something may be below them, so they get their spans.
+    fn close_steps(self: &Arc<Self>, task: &str, promise: &Promise) {
+        for (id, step) in self.runs.open_steps(task) {
+            let Some(note) = self.steps.find(&id) else { continue };
+            let (inner, end) = (self.clone(), promise.settled_at);
+            tokio::spawn(async move {
+                let answer = inner.get(&id).await;
+                let Some(promise) = answer.as_ref().and_then(Answer::promise) else { return };
+                // Another run may have settled it.
+                let left = match promise.state {
+                    PromiseState::Resolved | PromiseState::Rejected => false,
+                    PromiseState::Pending
+                    | PromiseState::RejectedTimedout
+                    | PromiseState::RejectedCanceled => true,
+                };
+                if let Some(spans) = inner.spans.as_ref().filter(|_| left) {
+                    spans.promises.step(&step, &step_until(promise, end), note);
+                }
+            });
+        }
     }
 
     /// A run was refused: another process runs the task, or the promise is settled. If this run `may`
     /// have settled it, by an attempt whose answer was lost, it ends only when the promise has told
     /// so. Returns whether it has ended.
-    pub(super) async fn fenced(&self, id: &str, version: i64, may: bool) -> bool {
+    pub(super) async fn fenced(self: &Arc<Self>, id: &str, version: i64, may: bool) -> bool {
         if self.spans.is_some() {
             let found = self.get(id).await;
             if found.is_none() && may {
@@ -129,8 +159,13 @@ impl Inner {
     }
 
     pub(super) fn end(&self, id: &str, version: i64, outcome: Outcome) {
-        if self.runs.end(id, version, outcome) && outcome != Outcome::Suspended {
+        if self.runs.end(id, version, outcome) {
             self.steps.forget(id);
         }
     }
+}
+
+/// A step that ended at `end` at the latest: its span needs an end.
+fn step_until<'a>(step: &Promise<'a>, end: Option<i64>) -> Promise<'a> {
+    Promise { settled_at: step.settled_at.or(end), ..step.clone() }
 }

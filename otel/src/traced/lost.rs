@@ -19,7 +19,10 @@ use tokio::{
 use wire::{Answer, ExchangeError, Promise, Request, operation::Get};
 
 use super::{Answered, Inner, creations::Prepared};
-use crate::{run_spans::Outcome, steps::Note};
+use crate::{
+    run_spans::{Outcome, StepOf},
+    steps::Note,
+};
 
 /// Most promises that are looked up at the same time.
 const MOST: usize = 1_000;
@@ -74,13 +77,7 @@ enum Lost {
     /// Whether it was created with these headers. The call ended at `end`.
     Creation { id: String, prepared: Arc<Prepared>, end: SystemTime },
     /// Whether the step was settled before `until`, when another process may have taken it over.
-    Step {
-        id: String,
-        run: Context,
-        taken_over: Option<SystemTime>,
-        note: Note,
-        until: Option<SystemTime>,
-    },
+    Step { id: String, step: StepOf, note: Note, until: Option<SystemTime> },
     /// Whether this run settled it.
     Fulfill { id: String, version: i64 },
 }
@@ -121,8 +118,8 @@ impl Inner {
                 let until = self.runs.lease_end(&task);
                 self.runs
                     .step(&task, &id)
-                    .filter(|(run, _)| sampled(run))
-                    .map(|(run, taken_over)| Lost::Step { id, run, taken_over, note, until })
+                    .filter(|step| sampled(&step.context))
+                    .map(|step| Lost::Step { id, step, note, until })
             }
             Asked::Fulfill { id, version } => {
                 let run = self.runs.context(&id).filter(sampled);
@@ -149,7 +146,7 @@ impl Inner {
     }
 
     /// Asks for the promise until it tells, or until the request cannot take effect any more.
-    async fn look_up(&self, lost: Lost) {
+    async fn look_up(self: &Arc<Self>, lost: Lost) {
         let (mut delay, longest) = DELAYS;
         let mut end = None;
         loop {
@@ -170,7 +167,7 @@ impl Inner {
         (answer.status() < 500).then_some(answer)
     }
 
-    fn found(&self, lost: Lost, promise: Option<&Promise>) {
+    fn found(self: &Arc<Self>, lost: Lost, promise: Option<&Promise>) {
         let told = lost.is_told_by(promise);
         match (lost, promise.filter(|_| told)) {
             (Lost::Creation { prepared, end, .. }, Some(promise)) if prepared.created(promise) => {
@@ -178,13 +175,13 @@ impl Inner {
                 let end = end.max(crate::context::time(promise.created_at));
                 self.created(&prepared, promise, end);
             }
-            (Lost::Step { run, taken_over, note, until, .. }, Some(promise)) => {
+            (Lost::Step { step, note, until, .. }, Some(promise)) => {
                 let settled = promise.settled_at.map(crate::context::time);
                 if let Some(spans) = &self.spans
                     && promise.is_step()
                     && settled < until
                 {
-                    spans.promises.step(&run, promise, note, taken_over);
+                    spans.promises.step(&step, promise, note);
                 }
             }
             (Lost::Fulfill { id, version }, Some(promise)) => self.settled(&id, version, promise),

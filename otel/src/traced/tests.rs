@@ -4,6 +4,7 @@ mod leases;
 mod lost_answers;
 mod poison;
 mod takeovers;
+mod user_code;
 
 use std::{sync::Arc, time::Duration};
 
@@ -110,8 +111,8 @@ impl Rig {
 fn remark(span: &SpanData) -> String {
     let outcome = span.attributes.iter().find(|pair| pair.key.as_str() == key::RUN_OUTCOME);
     match (&span.status, outcome) {
-        (Status::Error { description }, _) => format!(" error={description}"),
         (_, Some(outcome)) => format!(" {}", outcome.value),
+        (Status::Error { description }, _) => format!(" error={description}"),
         _ => String::new(),
     }
 }
@@ -204,7 +205,7 @@ async fn a_run_with_a_step_has_three_spans_below_the_promise() {
     let create = json!({"id": "f.0.0", "timeoutAt": 9_000, "param": {}, "tags": tags});
     rig.fence(1, "promise.create", create).await.unwrap();
     rig.traced.name_step("f.0.0", "work 1/1");
-    rig.traced.step_failed("f.0.0", "Application", "not yet");
+    rig.traced.step_failed("f.0.0", &resonate_sdk::error::Error::Timeout);
     let settle = json!({"id": "f.0.0", "state": "resolved", "value": {}});
     rig.fence(1, "promise.settle", settle).await.unwrap();
     rig.fulfill(1).await.unwrap();
