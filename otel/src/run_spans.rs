@@ -1,6 +1,9 @@
 //! The spans of runs and leases: what this process does from acquire to suspend, fulfil, release
 //! or fence.
 
+mod leases;
+mod outcome;
+
 use std::{
     collections::{HashMap, HashSet},
     sync::{Arc, Mutex},
@@ -15,6 +18,9 @@ use tokio::{task::AbortHandle, time::Instant};
 
 use wire::{Promise, tag};
 
+use self::leases::{emit_lost_lease, mark};
+pub use self::outcome::Outcome;
+
 use crate::{
     attributes as key,
     context::time,
@@ -27,33 +33,6 @@ const FIRST_LEASE_SPAN: Duration = Duration::from_millis(200);
 
 /// After the first minute of a run, lease spans are this long.
 const LATER_LEASE_SPANS: Duration = Duration::from_secs(60);
-
-/// How a run ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
-    /// It waits for other promises; another run continues when they are settled.
-    Suspended,
-    /// The function returned a value.
-    Fulfilled,
-    /// The function failed.
-    Rejected,
-    /// It was released for another process to continue.
-    Released,
-    /// Its lease was lost, or another run settled its promise.
-    Fenced,
-}
-
-impl Outcome {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Suspended => "suspended",
-            Self::Fulfilled => "fulfilled",
-            Self::Rejected => "rejected",
-            Self::Released => "released",
-            Self::Fenced => "fenced",
-        }
-    }
-}
 
 /// One run.
 pub(crate) struct Run {
@@ -389,33 +368,6 @@ impl OpenRuns {
     }
 }
 
-/// The span of the time in which a dead process sent no heartbeat: from the last moment in which its
-/// lease was held, as far as this process knows, to the takeover.
-fn emit_lost_lease(emitter: &Emitter, run: &Run) {
-    let Some(Predecessor { instance, seen, .. }) = &run.predecessor else { return };
-    let name = match instance {
-        Some(instance) => format!("lease of {instance} expired"),
-        None => "lease expired".to_owned(),
-    };
-    let mut attributes = of_run(run);
-    let instance = instance.clone();
-    attributes.extend(instance.map(|instance| KeyValue::new(key::LEASE_INSTANCE, instance)));
-    attributes.push(KeyValue::new(key::ERROR_TYPE, "lease_expired"));
-    let held = seen.unwrap_or(run.created).max(run.created).max(run.start - run.lease);
-    emitter.emit(Finished {
-        name: name.into(),
-        kind: SpanKind::Internal,
-        context: emitter.child(&run.context, "lease", &SpanKind::Internal),
-        parent: run.context.span().span_context().span_id(),
-        // The server's clock may be ahead.
-        start: held.min(run.start),
-        end: run.start,
-        attributes,
-        events: Vec::new(),
-        status: Status::error("no heartbeat for the length of the lease"),
-    });
-}
-
 fn of_run(run: &Run) -> Vec<KeyValue> {
     about(run, &run.promise)
 }
@@ -429,20 +381,4 @@ fn about(run: &Run, promise: &str) -> Vec<KeyValue> {
     attributes.extend(run.function.clone().map(|function| KeyValue::new(key::FUNCTION, function)));
     attributes.extend(run.group.as_ref().map(|group| KeyValue::new(key::GROUP, group.clone())));
     attributes
-}
-
-/// Emits a lease span since the last one.
-fn mark(emitter: &Emitter, instance: &str, run: &mut Run) {
-    let now = SystemTime::now();
-    emitter.emit(Finished {
-        name: format!("lease on {instance}").into(),
-        kind: SpanKind::Internal,
-        context: emitter.child(&run.context, "lease", &SpanKind::Internal),
-        parent: run.context.span().span_context().span_id(),
-        start: std::mem::replace(&mut run.marked, now),
-        end: now,
-        attributes: of_run(run),
-        events: Vec::new(),
-        status: Status::Unset,
-    });
 }

@@ -7,6 +7,8 @@ use std::{
 
 use testkit::{Line, Log, Span};
 
+use crate::shop;
+
 /// The kill of a process.
 #[derive(Debug, Clone)]
 pub struct Kill {
@@ -123,12 +125,15 @@ pub enum Shape {
     Step,
     /// A single request to the Resonate Server.
     Single,
+    /// What the code of a step has made.
+    UserCode,
 }
 
 /// What a span is about, from its name and kind.
 pub fn shape(span: &Span) -> Shape {
     let begins = |beginning: &str| span.name.starts_with(beginning);
     match span.kind {
+        _ if span.attributes.contains_key(shop::SHOP) => Shape::UserCode,
         "server" => Shape::Request,
         "client" => Shape::Single,
         "producer" => Shape::Rpc,
@@ -188,11 +193,11 @@ fn identity(span: &Span, check: &mut impl FnMut(bool, &str, &Span)) {
                 && span.error.is_some()
         }
         Shape::Step => group == service && !function.is_empty() && span.version() > 0,
-        Shape::Timer | Shape::Single => function.is_empty(),
+        Shape::Timer | Shape::Single | Shape::UserCode => function.is_empty(),
     };
     check(holds, "name, attributes and resource disagree", span);
-    let about = matches!(shape(span), Shape::Request | Shape::Single) || !span.promise().is_empty();
-    check(about, "it names no promise", span);
+    let without = matches!(shape(span), Shape::Request | Shape::Single | Shape::UserCode);
+    check(without || !span.promise().is_empty(), "it names no promise", span);
     let sends = ["rpc", "received"].iter().any(|word| span.name.starts_with(word));
     let runs = shape(span) == Shape::Run && span.version() == 1;
     let message = (span.get("messaging.message.id"), span.get("messaging.destination.name"));

@@ -26,4 +26,6 @@ mod random_kills;
 mod rest;
 mod restart;
 mod settlers;
+mod shop;
 mod tree;
+mod user_code;

@@ -108,9 +108,15 @@ impl Observed {
 
     /// Kills an instance as `kill -9` does. Returns the moment just before.
     pub fn kill(&self, instance: &str) -> SystemTime {
+        let at = self.killed(instance);
+        self.system.kill(instance);
+        at
+    }
+
+    /// Notes that the test kills an instance now, which it has started itself.
+    pub fn killed(&self, instance: &str) -> SystemTime {
         let at = SystemTime::now();
         self.kills.lock().unwrap().push(Kill { instance: instance.to_owned(), at });
-        self.system.kill(instance);
         at
     }
 
