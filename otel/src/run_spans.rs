@@ -52,6 +52,8 @@ pub(crate) struct Run {
     renewed: Instant,
     /// Whether the lease is held for certain. The server confirms heartbeats of lost leases too.
     held: bool,
+    /// The last value of `renewed` while it was.
+    certain: Instant,
     /// When the promise was created.
     created: SystemTime,
     branch: Option<String>,
@@ -87,6 +89,7 @@ impl Run {
             begun: Instant::now(),
             renewed: sent,
             held: true,
+            certain: sent,
             created: time(promise.created_at),
             branch: promise.tags.get(tag::BRANCH).filter(|_| sampled).map(str::to_owned),
             steps: HashSet::new(),
@@ -236,7 +239,7 @@ impl OpenRuns {
     pub fn lease_end(&self, task: &str) -> Option<SystemTime> {
         let runs = self.lock();
         let run = runs.get(task)?;
-        Some(SystemTime::now() - run.renewed.elapsed() + run.lease)
+        Some(SystemTime::now() - run.certain.elapsed() + run.lease)
     }
 
     /// The answer to the fulfil of a run was lost. It ends when its promise tells how.
@@ -300,6 +303,7 @@ impl OpenRuns {
         let mut runs = self.lock();
         if let Some(run) = runs.get_mut(task).filter(|run| run.version == version && !run.held) {
             run.held = true;
+            run.certain = run.renewed;
             run.marked = SystemTime::now();
         }
     }
@@ -315,6 +319,7 @@ impl OpenRuns {
         if !run.held {
             return;
         }
+        run.certain = sent;
         let since = run.marked.elapsed().unwrap_or_default();
         let due = match run.begun.elapsed() {
             age if age < FIRST_LEASE_SPAN => false,

@@ -197,3 +197,27 @@ async fn a_settlement_of_a_step_whose_answer_is_lost_is_looked_up() {
         assert_eq!(steps, expected.into_iter().collect::<Vec<_>>(), "{state} {settled_at}");
     }
 }
+
+/// The server confirms the heartbeat of a lost lease too, so it says nothing about who settled a step.
+#[tokio::test(start_paused = true)]
+async fn a_late_heartbeat_does_not_make_a_step_that_another_run_settled_ours() {
+    let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_millis() as i64;
+    let rig = Rig::new(move |kind, _| match kind {
+        "task.acquire" => acquired(1, json!([])),
+        "task.heartbeat" => Reply::Answer(200, json!({})),
+        "task.fence" => Reply::Lost,
+        _ => {
+            let mut promise = step("f.0.0", "resolved", "me", 1);
+            promise["settledAt"] = now.into();
+            Reply::Answer(200, json!({"promise": promise}))
+        }
+    });
+    rig.acquire(1).await;
+    rig.traced.name_step("f.0.0", "work 1/1");
+    tokio::time::advance(Duration::from_millis(LEASE as u64 + 1_000)).await;
+    rig.heartbeat(1).await.unwrap();
+    let settle = json!({"id": "f.0.0", "state": "resolved", "value": {}});
+    rig.fence(1, "promise.settle", settle).await.unwrap_err();
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert!(!rig.names().contains(&"work 1/1".to_owned()), "{:?}", rig.names());
+}
