@@ -59,6 +59,7 @@ const NOT_RUN: &[(&str, &str)] = &[
     ("cargo doc", CONTRIBUTING),
     ("cargo run --release -- --port 5001", FREE_PORTS),
     ("cargo test --workspace", "this test is part of it"),
+    ("docker compose -f compose.yaml -f docker/metrics.yaml up", "it needs an image registry"),
     ("docker compose -f compose.yaml -f docker/offline.yaml up", "`docker compose up` means this"),
     ("docker compose -f compose.yaml -f docker/postgres.yaml up", "it needs an image registry"),
     ("docker compose build", BUILT),

@@ -21,6 +21,13 @@ pub const RECONNECTED: &str = "resonate.reconnected";
 /// The process that lost a lease: its `service.instance.id`.
 pub const LEASE_INSTANCE: &str = "resonate.lease.instance";
 
+/// In metrics: whether an invocation is the first one of its flow.
+pub const ROOT: &str = "resonate.root";
+/// In metrics: the kind of a request to the Resonate Server, such as `task.fence`.
+pub const REQUEST_KIND: &str = "resonate.request.kind";
+/// In metrics: whether a request was sent before.
+pub const REQUEST_REPEATED: &str = "resonate.request.repeated";
+
 /// Event on a step that a dead run had begun: the moment from which another process ran it again.
 pub const TAKEOVER_EVENT: &str = "takeover";
 /// The process that ran it again.
@@ -47,6 +54,15 @@ pub const EXCEPTION: &str = "exception";
 pub const EXCEPTION_TYPE: &str = "exception.type";
 /// Message of the error of a failed attempt.
 pub const EXCEPTION_MESSAGE: &str = "exception.message";
+
+pub(crate) const HTTP_METHOD: &str = "http.request.method";
+pub(crate) const HTTP_STATUS: &str = "http.response.status_code";
+pub(crate) const HTTP_ROUTE: &str = "http.route";
+pub(crate) const URL_SCHEME: &str = "url.scheme";
+pub(crate) const SERVER_ADDRESS: &str = "server.address";
+pub(crate) const SERVER_PORT: &str = "server.port";
+pub(crate) const COMPONENT_NAME: &str = "otel.component.name";
+pub(crate) const COMPONENT_TYPE: &str = "otel.component.type";
 
 /// In `param.headers` of a step or mark: the process that created it.
 pub(crate) const HEADER_INSTANCE: &str = "resonate-otel-instance";

@@ -18,6 +18,7 @@ use tokio::{task::AbortHandle, time::Instant};
 
 use wire::{Promise, tag};
 
+pub(crate) use self::leases::Predecessor;
 use self::leases::{emit_lost_lease, mark};
 pub use self::outcome::Outcome;
 
@@ -25,6 +26,7 @@ use crate::{
     attributes as key,
     context::time,
     emit::{Emitter, Finished},
+    metrics::{Metrics, Subject},
     promise_spans::UNREADABLE,
 };
 
@@ -36,17 +38,17 @@ const LATER_LEASE_SPANS: Duration = Duration::from_secs(60);
 
 /// One run.
 pub(crate) struct Run {
-    version: i64,
+    pub version: i64,
     promise: String,
-    function: Option<String>,
-    group: Option<String>,
+    pub function: Option<String>,
+    pub group: Option<String>,
     /// The context in the promise's headers: the parent of all that the run emits.
     context: Context,
-    start: SystemTime,
+    pub start: SystemTime,
     lease: Duration,
     /// The end of the last lease span.
     marked: SystemTime,
-    begun: Instant,
+    pub begun: Instant,
     /// When the last heartbeat that was confirmed, or the acquisition, was sent: at the server the
     /// lease lasts from then on at least.
     renewed: Instant,
@@ -55,14 +57,14 @@ pub(crate) struct Run {
     /// The last value of `renewed` while it was.
     certain: Instant,
     /// When the promise was created.
-    created: SystemTime,
+    pub created: SystemTime,
     branch: Option<String>,
     /// The steps that are not settled, by promise id.
     steps: HashSet<String>,
     /// Those among them that a dead run left.
     taken_over: HashSet<String>,
     /// The dead run, if this one takes over.
-    predecessor: Option<Predecessor>,
+    pub predecessor: Option<Predecessor>,
     timer: Option<AbortHandle>,
     /// When the answer to its fulfil was lost. The run is over, and its promise will tell how.
     unanswered: Option<SystemTime>,
@@ -75,8 +77,9 @@ impl Run {
         context: Context,
         start: SystemTime,
         (sent, lease): (Instant, Duration),
+        measured: bool,
     ) -> Self {
-        let sampled = context.span().span_context().is_sampled();
+        let observed = measured || context.span().span_context().is_sampled();
         Self {
             version,
             promise: promise.id.to_string(),
@@ -91,7 +94,7 @@ impl Run {
             held: true,
             certain: sent,
             created: time(promise.created_at),
-            branch: promise.tags.get(tag::BRANCH).filter(|_| sampled).map(str::to_owned),
+            branch: promise.tags.get(tag::BRANCH).filter(|_| observed).map(str::to_owned),
             steps: HashSet::new(),
             taken_over: HashSet::new(),
             predecessor: None,
@@ -125,12 +128,17 @@ impl Run {
         }
     }
 
+    /// What it is about.
+    pub fn subject(&self) -> Subject {
+        Subject { function: self.function.clone(), group: self.group.clone() }
+    }
+
     /// Whether it took over from a run whose lease expired.
     pub fn is_takeover(&self) -> bool {
         self.predecessor.is_some()
     }
 
-    /// The branch that its steps are in, if the run after it can see them and has spans.
+    /// The branch that its steps are in, if the run after it can see them and is observed.
     pub fn branch(&self) -> Option<&str> {
         self.branch.as_deref()
     }
@@ -143,6 +151,7 @@ pub(crate) struct StepOf {
     pub attributes: Vec<KeyValue>,
     /// When the run took the step over from a dead one, if it did.
     pub taken_over: Option<SystemTime>,
+    pub subject: Subject,
 }
 
 impl StepOf {
@@ -151,32 +160,23 @@ impl StepOf {
             context: run.context.clone(),
             attributes: about(run, step),
             taken_over: run.taken_over.contains(step).then_some(run.start),
+            subject: run.subject(),
         }
     }
-}
-
-/// What is known of the run before a run.
-#[derive(Debug, Default)]
-pub(crate) struct Predecessor {
-    /// The process.
-    pub instance: Option<String>,
-    /// It was released.
-    pub released: bool,
-    /// When it last did something that only the holder of the lease can do.
-    pub seen: Option<SystemTime>,
 }
 
 /// The runs that have not ended, by the id of their task.
 pub(crate) struct OpenRuns {
     runs: Arc<Mutex<HashMap<String, Run>>>,
     emitter: Option<Arc<Emitter>>,
+    metrics: Metrics,
     instance: String,
 }
 
 impl OpenRuns {
-    /// Without an emitter, only the contexts of runs are kept.
-    pub fn new(emitter: Option<Arc<Emitter>>, instance: &str) -> Self {
-        Self { runs: Arc::default(), emitter, instance: instance.to_owned() }
+    /// Without an emitter, no span is made.
+    pub fn new(emitter: Option<Arc<Emitter>>, metrics: Metrics, instance: &str) -> Self {
+        Self { runs: Arc::default(), emitter, metrics, instance: instance.to_owned() }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Run>> {
@@ -191,11 +191,20 @@ impl OpenRuns {
     /// The context of the innermost run that `promise` belongs to: its own, or that of the function
     /// whose step it is, however deep.
     pub fn enclosing(&self, promise: &str) -> Option<Context> {
+        self.in_enclosing(promise, |run| run.context.clone())
+    }
+
+    /// What that run is about.
+    pub fn subject(&self, promise: &str) -> Option<Subject> {
+        self.in_enclosing(promise, Run::subject)
+    }
+
+    fn in_enclosing<T>(&self, promise: &str, look: impl FnOnce(&Run) -> T) -> Option<T> {
         let runs = self.lock();
         let mut id = promise;
         loop {
             if let Some(run) = runs.get(id) {
-                return Some(run.context.clone());
+                return Some(look(run));
             }
             (id, _) = id.rsplit_once('.')?;
         }
@@ -258,6 +267,7 @@ impl OpenRuns {
 
     /// A run has begun.
     pub fn begin(&self, task: &str, mut run: Run) {
+        self.metrics.run_begun(&run);
         if let Some(emitter) = &self.emitter {
             emit_lost_lease(emitter, &run);
             let (runs, emitter, instance) =
@@ -335,6 +345,7 @@ impl OpenRuns {
         if let Some(timer) = &run.timer {
             timer.abort();
         }
+        self.metrics.run_ended(&run, outcome);
         let Some(emitter) = &self.emitter else { return };
         let mut attributes = of_run(&run);
         attributes.push(KeyValue::new(key::RUN_OUTCOME, outcome.as_str()));

@@ -5,12 +5,13 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use opentelemetry::{InstrumentationScope, global, trace::TracerProvider};
 use opentelemetry_sdk::{
     Resource,
+    metrics::SdkMeterProvider,
     propagation::TraceContextPropagator,
     trace::{
         RandomIdGenerator, Sampler, SdkTracerProvider, ShouldSample, SpanExporter, SpanProcessor,
@@ -36,20 +37,25 @@ use crate::{
     },
     globals,
     limits::Limits,
+    metrics::{Metrics, export::Export as MetricExport},
     variables::{self, ConfigurationError, Export, Settings},
 };
 
 /// Version of the semantic conventions that attributes follow.
 pub(crate) const SCHEMA_URL: &str = "https://opentelemetry.io/schemas/1.42.0";
 
-/// How long unsent spans may take at the end of a process.
+/// How long the last exports may take at the end of a process.
 const SHUTDOWN: Duration = Duration::from_secs(2);
 
-/// OpenTelemetry of this process. Dropping it flushes queued spans, for two seconds at most.
+/// OpenTelemetry of this process. Dropping it exports queued spans and the last values of metrics, for
+/// two seconds at most.
 #[derive(Debug)]
 pub struct Telemetry {
     started: Option<Started>,
+    metrics: Metrics,
+    metric_export: Option<MetricExport>,
     identity: Identity,
+    ended: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -57,11 +63,10 @@ struct Started {
     provider: SdkTracerProvider,
     emitter: Arc<Emitter>,
     counts: Arc<Counts>,
-    ended: AtomicBool,
 }
 
-/// The instrumentation scope of all spans.
-fn scope() -> InstrumentationScope {
+/// The instrumentation scope of all spans and metrics.
+pub(crate) fn scope() -> InstrumentationScope {
     InstrumentationScope::builder(env!("CARGO_PKG_NAME"))
         .with_version(env!("CARGO_PKG_VERSION"))
         .with_schema_url(SCHEMA_URL)
@@ -71,7 +76,8 @@ fn scope() -> InstrumentationScope {
 impl Telemetry {
     /// Starts as the `OTEL_*` variables say. Spans are made if `OTEL_EXPORTER_OTLP_ENDPOINT` or
     /// `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT` is set, unless `OTEL_SDK_DISABLED` is `true` or
-    /// `OTEL_TRACES_EXPORTER` is `none`. Otherwise contexts still travel, and nothing is exported.
+    /// `OTEL_TRACES_EXPORTER` is `none`. Otherwise contexts still travel, and no span is exported.
+    /// The same goes for metrics, with `METRICS` in the place of `TRACES`.
     /// [`crate::ignored_variables`] tells which values mean nothing.
     ///
     /// It sets OpenTelemetry's global propagator and tracer provider, unless the application has set
@@ -80,23 +86,43 @@ impl Telemetry {
     /// # Errors
     /// The first variable that makes it impossible to export as asked; then nothing is started.
     pub fn start(identity: Identity) -> Result<Self, ConfigurationError> {
-        let Settings { propagator, sampler, limits, export } = variables::settings()?;
+        let Settings { propagator, sampler, limits, export, metrics } = variables::settings()?;
         globals::propagator(propagator);
-        let Some(export) = export else {
-            return Ok(Self { started: None, identity });
+        let mut telemetry = match export {
+            Some(export) => Self::exporting(identity, &export, sampler, limits)?,
+            None => Self::off(identity),
         };
+        if let Some(settings) = metrics {
+            let Identity { instance, .. } = &telemetry.identity;
+            let resource = telemetry.identity.resource();
+            let export = MetricExport::start(&settings, resource, instance)?;
+            telemetry.measure(export);
+        }
+        Ok(telemetry)
+    }
+
+    /// Contexts travel, and nothing is exported.
+    pub(crate) fn off(identity: Identity) -> Self {
+        Self::new(None, identity)
+    }
+
+    fn new(started: Option<Started>, identity: Identity) -> Self {
+        let (metrics, ended) = (Metrics::default(), AtomicBool::new(false));
+        Self { started, metrics, metric_export: None, identity, ended }
+    }
+
+    fn exporting(
+        identity: Identity,
+        export: &Export,
+        sampler: Box<dyn ShouldSample>,
+        limits: Limits,
+    ) -> Result<Self, ConfigurationError> {
         let resource = identity.resource();
-        let invalid = |error| ConfigurationError {
-            variable: export.given.0.to_owned(),
-            value: export.given.1.clone(),
-            expected: format!(
-                "expected an OTLP/HTTP address such as http://127.0.0.1:4318 ({error})"
-            ),
-        };
-        let sender = Otlp::new(&export, &resource).map_err(invalid)?;
-        let Export { queue, batch, delay, .. } = export;
+        let invalid = |error| export.to.invalid(error);
+        let sender = Otlp::new(&export.to, &resource).map_err(invalid)?;
+        let Export { queue, batch, delay, .. } = *export;
         let counts = Arc::new(Counts::default());
-        let log = Log::new(export.endpoint.clone(), identity.instance.clone());
+        let log = Log::new(export.to.endpoint.clone(), identity.instance.clone());
         let bounds = Bounds { queue, batch, delay };
         let processor = Batches::start(sender, bounds, counts.clone(), log)
             .map_err(|error| invalid(error.to_string()))?;
@@ -105,6 +131,15 @@ impl Telemetry {
             Self::with_processor(identity, resource, processor, counts, sampler, limits);
         telemetry.started.iter().for_each(|started| globals::tracer_provider(&started.provider));
         Ok(telemetry)
+    }
+
+    /// Starts to measure. Layers that were made before do not.
+    pub(crate) fn measure(&mut self, export: MetricExport) {
+        if let Some(started) = &self.started {
+            export.observe_spans(&started.counts);
+        }
+        self.metrics = Metrics::new(export.meter());
+        self.metric_export = Some(export);
     }
 
     /// Hands each span to `exporter` at once, whatever the environment says: for tests and
@@ -137,8 +172,8 @@ impl Telemetry {
             .build();
         let ids = RandomIdGenerator::default();
         let emitter = Arc::new(Emitter { processor, sampler, ids, scope: scope() });
-        let started = Started { provider, emitter, counts, ended: AtomicBool::new(false) };
-        Self { started: Some(started), identity }
+        let started = Started { provider, emitter, counts };
+        Self::new(Some(started), identity)
     }
 
     /// Whether spans are made.
@@ -149,6 +184,16 @@ impl Telemetry {
     /// How many spans were exported or lost; `None` if none are made.
     pub fn counts(&self) -> Option<Arc<Counts>> {
         self.started.as_ref().map(|started| started.counts.clone())
+    }
+
+    /// The metrics of this process, for what the layers of this crate do not see.
+    pub fn metrics(&self) -> Metrics {
+        self.metrics.clone()
+    }
+
+    /// The provider of these metrics, for those of the application; `None` if there are none.
+    pub fn meter_provider(&self) -> Option<&SdkMeterProvider> {
+        self.metric_export.as_ref().map(MetricExport::provider)
     }
 
     /// A `tracing` layer that turns spans into OpenTelemetry spans: those of HTTP server layers, those
@@ -195,26 +240,44 @@ impl Telemetry {
         &self.identity
     }
 
-    /// Flushes queued spans, for two seconds at most, and stops. A second call does nothing.
-    /// It blocks: call it after the runtime has ended, or in a thread of its own.
-    /// What is lost is logged.
+    /// Exports queued spans and the last values of metrics, for two seconds at most, and stops. A
+    /// second call does nothing. It blocks: call it after the runtime has ended, or in a thread of its
+    /// own. Which spans are lost is logged.
     pub fn shutdown(&self) {
-        let Some(started) = &self.started else { return };
-        if !started.ended.swap(true, Ordering::Relaxed) {
-            // The processor has logged what an error would tell.
-            let _ = started.provider.shutdown_with_timeout(SHUTDOWN);
+        if self.ended.swap(true, Ordering::Relaxed) {
+            return;
         }
+        let spans = |timeout| {
+            if let Some(started) = &self.started {
+                // The processor has logged what an error would tell.
+                let _ = started.provider.shutdown_with_timeout(timeout);
+            }
+        };
+        end(spans, self.metric_export.as_ref(), SHUTDOWN);
     }
 
     /// The same with another bound, for a process that has to end at once.
     pub fn last_flush(&self) -> impl Fn(Duration) + Send + 'static + use<> {
         let processor = self.started.as_ref().map(|started| started.emitter.processor.clone());
+        let metrics = self.metric_export.clone();
         move |timeout| {
-            if let Some(processor) = &processor {
-                let _ = processor.shutdown_with_timeout(timeout);
-            }
+            let spans = |timeout| {
+                if let Some(processor) = &processor {
+                    let _ = processor.shutdown_with_timeout(timeout);
+                }
+            };
+            end(spans, metrics.as_ref(), timeout);
         }
     }
+}
+
+/// Ends both exports within `timeout`. Metrics come last, because they count the spans that were
+/// exported, and have a quarter of the time for themselves.
+fn end(spans: impl Fn(Duration), metrics: Option<&MetricExport>, timeout: Duration) {
+    let end = Instant::now() + timeout;
+    let Some(metrics) = metrics else { return spans(timeout) };
+    spans(timeout - timeout / 4);
+    metrics.end(end.saturating_duration_since(Instant::now()));
 }
 
 impl Drop for Telemetry {

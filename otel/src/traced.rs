@@ -27,9 +27,10 @@ use self::{lost::Asked, marks::Mark};
 use crate::{
     Telemetry, attributes as key, context,
     emit::Emitter,
+    metrics::Metrics,
     promise_spans::PromiseSpans,
-    run_spans::{OpenRuns, Run},
-    steps::Steps,
+    run_spans::{OpenRuns, Run, StepOf},
+    steps::{Note, Steps},
 };
 
 /// A process that awaits a promise reports its time-out if that was not longer ago than this.
@@ -51,6 +52,7 @@ struct Inner {
     /// `None`: tracing is off. Contexts travel all the same.
     spans: Option<Spans>,
     instance: String,
+    metrics: Metrics,
     runs: OpenRuns,
     steps: Steps,
     /// How many promises are looked up because an answer was lost.
@@ -71,15 +73,24 @@ impl Traced {
             promises: PromiseSpans::new(emitter.clone(), &instance),
             emitter,
         });
-        let runs = OpenRuns::new(emitter, &instance);
+        let metrics = telemetry.metrics();
+        let runs = OpenRuns::new(emitter, metrics.clone(), &instance);
         let steps = Steps::default();
         let looked_up = AtomicUsize::new(0);
-        Self(Arc::new(Inner { next, spans, instance, runs, steps, looked_up }))
+        Self(Arc::new(Inner { next, spans, metrics, instance, runs, steps, looked_up }))
     }
 
     /// The trace id of the run of `task` in this process, in hexadecimal digits.
     pub fn trace_id(&self, task: &str) -> Option<String> {
         self.0.runs.context(task).as_ref().and_then(context::trace_id_of)
+    }
+
+    /// Reports that a step that runs now is retried.
+    pub fn step_retried(&self, promise: &str) {
+        if self.0.metrics.is_on() {
+            let subject = self.0.runs.subject(promise).unwrap_or_default();
+            self.0.metrics.step_retried(&subject);
+        }
     }
 
     /// Looks at a message of the server.
@@ -124,6 +135,11 @@ impl Exchange for Traced {
 }
 
 impl Inner {
+    /// Whether there are spans or metrics of what happens.
+    fn observes(&self) -> bool {
+        self.spans.is_some() || self.metrics.is_on()
+    }
+
     /// Sends a request. At debug level it has a span of its own, a child of `parent`.
     async fn send(&self, request: Request, parent: &Context) -> Answered {
         let span = tracing::debug_span!(
@@ -158,10 +174,10 @@ impl Inner {
         }
         let now = SystemTime::now();
         let parent = self.context_of(promise, *version, now).await;
-        let mut run = Run::new(*version, promise, parent, now, lease);
+        let mut run = Run::new(*version, promise, parent, now, lease, self.metrics.is_on());
         // The first run takes nothing over. The preload is large: it is read only where it tells.
         if *version > 1
-            && self.spans.is_some()
+            && self.observes()
             && let Some(preload) = preload
             && let Ok(preload) = serde_json::from_str::<Vec<Promise>>(preload.get())
         {
@@ -228,7 +244,7 @@ impl Inner {
             }
             None => settles.then(|| Asked::Step { task: id.clone(), id: child.clone() }),
         };
-        if is_step && !settles && self.spans.is_some() {
+        if is_step && !settles && self.observes() {
             self.runs.step_begun(&id, &child);
         }
         let mut under_way = self.watch(asked);
@@ -259,11 +275,17 @@ impl Inner {
 
     fn settled_step(&self, task: &str, promise: &Promise) {
         let note = self.steps.take(&promise.id);
-        if let Some(spans) = &self.spans
-            && promise.is_step()
+        if promise.is_step()
             && let Some(step) = self.runs.step(task, &promise.id)
         {
-            spans.promises.step(&step, promise, note);
+            self.step_ended(&step, promise, note);
+        }
+    }
+
+    fn step_ended(&self, step: &StepOf, promise: &Promise, note: Note) {
+        self.metrics.step_settled(&step.subject, promise);
+        if let Some(spans) = &self.spans {
+            spans.promises.step(step, promise, note);
         }
     }
 
@@ -281,12 +303,18 @@ impl Inner {
 
     /// A promise that is awaited here. If it timed out, its awaiter reports its end.
     fn awaited(&self, promise: &Promise) {
-        let Some(spans) = &self.spans else { return };
         if promise.state == PromiseState::RejectedTimedout && promise.group().is_some() {
             let settled = context::time(promise.settled_at.unwrap_or_default());
             if SystemTime::now().duration_since(settled).unwrap_or_default() < RECENT {
-                spans.promises.timed_out(promise);
+                self.timed_out(promise);
             }
+        }
+    }
+
+    fn timed_out(&self, promise: &Promise) {
+        self.metrics.invocation(promise);
+        if let Some(spans) = &self.spans {
+            spans.promises.timed_out(promise);
         }
     }
 }

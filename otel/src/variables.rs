@@ -2,44 +2,22 @@
 //! unset, and an unknown name or a bad number is ignored with a warning. Only what makes it
 //! impossible to export as asked is an error.
 
-use std::{collections::HashMap, time::Duration};
+mod export;
 
 use opentelemetry::propagation::{TextMapCompositePropagator, TextMapPropagator};
-use opentelemetry_otlp::Compression;
 use opentelemetry_sdk::{
     propagation::{BaggagePropagator, TraceContextPropagator},
     trace::{Sampler, ShouldSample},
 };
 
-use percent_encoding::percent_decode_str;
-
+pub(crate) use self::export::{Destination, Export, MetricExport};
 use crate::limits::Limits;
-
-/// Spans reach the collector about this long after their end, unless `OTEL_BSP_SCHEDULE_DELAY` says
-/// otherwise: a crash should show while one is still looking.
-const SCHEDULE_DELAY: u64 = 500;
-
-/// Most spans that wait for the collector, unless `OTEL_BSP_MAX_QUEUE_SIZE` says otherwise.
-const QUEUE: usize = 2048;
-
-/// Most spans in one export, unless `OTEL_BSP_MAX_EXPORT_BATCH_SIZE` says otherwise.
-const BATCH: usize = 512;
-
-/// Time-out of one export in milliseconds, unless `OTEL_EXPORTER_OTLP_TIMEOUT` says otherwise.
-const TIMEOUT: u64 = 10_000;
 
 /// Attributes, events and links of a span, unless a variable says otherwise.
 const COUNT: usize = 128;
 
-const ENDPOINTS: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"];
-const HEADERS: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_HEADERS", "OTEL_EXPORTER_OTLP_HEADERS"];
-const TIMEOUTS: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "OTEL_EXPORTER_OTLP_TIMEOUT"];
-const PROTOCOLS: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"];
-const COMPRESSIONS: [&str; 2] =
-    ["OTEL_EXPORTER_OTLP_TRACES_COMPRESSION", "OTEL_EXPORTER_OTLP_COMPRESSION"];
-
 /// A variable of OpenTelemetry with an unusable value.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("invalid {variable} {value:?}: {expected}")]
 pub struct ConfigurationError {
     /// Its name.
@@ -83,22 +61,8 @@ pub(crate) struct Settings {
     pub limits: Limits,
     /// None: tracing is off.
     pub export: Option<Export>,
-}
-
-/// How spans are exported.
-#[derive(Debug)]
-pub(crate) struct Export {
-    /// The variable that sets the endpoint, and its value.
-    pub given: (&'static str, String),
-    /// The complete address.
-    pub endpoint: String,
-    /// Only headers that the exporter does not find itself.
-    pub headers: HashMap<String, String>,
-    pub timeout: Duration,
-    pub compression: Option<Compression>,
-    pub queue: usize,
-    pub batch: usize,
-    pub delay: Duration,
+    /// None: there are no metrics.
+    pub metrics: Option<MetricExport>,
 }
 
 /// Reads variables and collects what is ignored.
@@ -119,11 +83,16 @@ impl<'a> Variables<'a> {
             sampler: self.sampler(),
             limits: self.limits(),
             export: self.export()?,
+            metrics: self.metrics()?,
         })
     }
 
     fn ignore(&mut self, variable: &str, value: &str, expected: &str) {
-        self.ignored.push(ConfigurationError::new(variable, value, expected));
+        let ignored = ConfigurationError::new(variable, value, expected);
+        // Several signals read the same variable.
+        if !self.ignored.contains(&ignored) {
+            self.ignored.push(ignored);
+        }
     }
 
     /// The first of these variables that is set.
@@ -218,94 +187,6 @@ impl<'a> Variables<'a> {
                 )
                 .map(clamp),
         }
-    }
-
-    fn export(&mut self) -> Result<Option<Export>, ConfigurationError> {
-        if self.off() {
-            return Ok(None);
-        }
-        let Some((variable, given)) = self.first(&ENDPOINTS) else { return Ok(None) };
-        self.protocol()?;
-        let endpoint = match variable == ENDPOINTS[0] {
-            true => given.clone(),
-            false => format!("{}/v1/traces", given.trim_end_matches('/')),
-        };
-        let queue = self.size("OTEL_BSP_MAX_QUEUE_SIZE", QUEUE);
-        let delay = self.number(&["OTEL_BSP_SCHEDULE_DELAY"], 0).unwrap_or(SCHEDULE_DELAY);
-        Ok(Some(Export {
-            given: (variable, given),
-            endpoint,
-            headers: self.headers(),
-            timeout: Duration::from_millis(self.number(&TIMEOUTS, 1).unwrap_or(TIMEOUT)),
-            compression: self.compression()?,
-            queue,
-            batch: self.size("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", BATCH).min(queue),
-            delay: Duration::from_millis(delay),
-        }))
-    }
-
-    /// Whether tracing is turned off.
-    fn off(&mut self) -> bool {
-        const DISABLED: &str = "OTEL_SDK_DISABLED";
-        const EXPORTER: &str = "OTEL_TRACES_EXPORTER";
-        if let Some(value) = (self.set)(DISABLED) {
-            match value.trim().to_ascii_lowercase().as_str() {
-                "true" => return true,
-                "false" => {}
-                _ => self.ignore(DISABLED, &value, "expected true or false"),
-            }
-        }
-        let names = (self.set)(EXPORTER).unwrap_or_default();
-        let mut off = false;
-        for name in names.split(',').map(str::trim).filter(|name| !name.is_empty()) {
-            match name {
-                "none" => off = true,
-                "otlp" => {}
-                _ => self.ignore(EXPORTER, name, "expected otlp or none"),
-            }
-        }
-        off
-    }
-
-    /// Refuses the protocols of OTLP that this exporter does not speak.
-    fn protocol(&mut self) -> Result<(), ConfigurationError> {
-        let Some((variable, value)) = self.first(&PROTOCOLS) else { return Ok(()) };
-        match value.trim() {
-            "http/protobuf" => {}
-            "grpc" | "http/json" => {
-                let expected = "it is not supported; use http/protobuf, \
-                    and the collector's port for HTTP, usually 4318";
-                return Err(ConfigurationError::new(variable, &value, expected));
-            }
-            _ => self.ignore(variable, &value, "expected http/protobuf"),
-        }
-        Ok(())
-    }
-
-    fn compression(&mut self) -> Result<Option<Compression>, ConfigurationError> {
-        let Some((variable, value)) = self.first(&COMPRESSIONS) else { return Ok(None) };
-        match value.trim() {
-            "gzip" => return Ok(Some(Compression::Gzip)),
-            "none" => {}
-            "zstd" => {
-                let expected = "it is not supported; use gzip or none";
-                return Err(ConfigurationError::new(variable, &value, expected));
-            }
-            _ => self.ignore(variable, &value, "expected gzip or none"),
-        }
-        Ok(None)
-    }
-
-    /// The exporter reads its headers itself, but an empty variable for traces hides the general
-    /// one from it.
-    fn headers(&self) -> HashMap<String, String> {
-        if (self.set)(HEADERS[0]).is_some() {
-            return HashMap::new();
-        }
-        let text = (self.set)(HEADERS[1]).unwrap_or_default();
-        let pairs = text.split(',').filter_map(|pair| pair.split_once('='));
-        let decode = |text: &str| percent_decode_str(text.trim()).decode_utf8_lossy().into_owned();
-        pairs.map(|(name, value)| (name.trim().to_owned(), decode(value))).collect()
     }
 }
 

@@ -115,7 +115,8 @@ impl Traces {
         let Self::Jaeger(jaeger) = self else { return Vec::new() };
         let mut settings = Vec::new();
         if endpoint().is_none() {
-            settings.push((ENDPOINTS[1], format!("http://{}", jaeger.otlp)));
+            // Not the variable for everything: Jaeger takes no metrics.
+            settings.push((ENDPOINTS[0], format!("http://{}/v1/traces", jaeger.otlp)));
         }
         // Jaeger takes processes without the same host for hosts with clocks of their own, and
         // warns about each call that ends before its callee starts, as all do here. It identifies

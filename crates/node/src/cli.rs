@@ -28,8 +28,8 @@ enum Task {
 }
 
 /// What `--help` says about settings that belong to OpenTelemetry.
-pub const OTEL: &str = "Tracing has OpenTelemetry's own variables. Spans are exported if \
-    OTEL_EXPORTER_OTLP_ENDPOINT is set, for example to http://127.0.0.1:4318.";
+pub const OTEL: &str = "Tracing and metrics have OpenTelemetry's own variables. Spans and metrics are \
+    exported if OTEL_EXPORTER_OTLP_ENDPOINT is set, for example to http://127.0.0.1:4318.";
 
 /// The `main` of a service's executable.
 pub fn main(service: Service) -> ExitCode {

@@ -71,9 +71,12 @@ pub(crate) fn stack(
     let (config, group) = (&settings.node, service.group());
     let id = ConnectionId::Instance(instance.to_owned());
     let (repeat, traced, stream) = layers(config, group, id, config.lease, transport, telemetry);
+    let metrics = telemetry.metrics();
+    metrics.runs_only(group, service.functions());
     let hand_over = service.get_hands_over().then(|| HandOver::new(repeat, group, instance));
     let (next, functions) = (Arc::new(traced.clone()), service.functions());
-    let runs = Arc::new(Runs::new(next, settings, group, instance, functions, hand_over));
+    let runs = Runs::new(next, settings, group, instance, functions, hand_over, metrics);
+    let runs = Arc::new(runs);
     let stream = Arc::new(stream);
     let network = Arc::new(SdkNetwork::new(runs.clone(), stream.clone(), group, instance));
     Stack { network, runs, traced, stream }
@@ -102,8 +105,11 @@ fn layers(
     telemetry: &Telemetry,
 ) -> (Arc<Repeat>, Traced, MessageStream) {
     let server = transport.server();
-    let repeat = Arc::new(Repeat::new(transport.clone(), server, config, patience));
+    let requests = telemetry.metrics().client_requests(server);
+    let repeat = Arc::new(Repeat::new(transport.clone(), server, config, patience, requests));
     let traced = Traced::new(repeat.clone(), telemetry);
     let stream = MessageStream::new(transport.clone(), traced.clone(), group, id);
+    let up = stream.up();
+    telemetry.metrics().message_stream(move || *up.borrow());
     (repeat, traced, stream)
 }

@@ -118,6 +118,7 @@ where
                 return Err(recorded::error(&name, &error));
             };
             tracing::warn!(step = name, promise, attempt, %error, ?delay, "step failed, retrying");
+            runtime.traced.step_retried(promise);
             tokio::time::sleep(delay).await;
             attempt += 1;
         }

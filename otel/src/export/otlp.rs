@@ -25,7 +25,7 @@ use prost::Message;
 use reqwest::blocking::Client;
 
 use super::{Answer, Sender};
-use crate::variables::Export;
+use crate::variables::Destination;
 
 /// The longest pause that a collector can ask for.
 const LONGEST: Duration = Duration::from_secs(60);
@@ -40,7 +40,7 @@ pub(crate) struct Otlp {
 
 /// A client that keeps the last request and what came of it.
 #[derive(Debug, Clone)]
-struct Recorder {
+pub(crate) struct Recorder {
     client: Client,
     last: Arc<Mutex<Option<Sent>>>,
 }
@@ -51,22 +51,41 @@ struct Sent {
     answer: Result<Response<Bytes>, String>,
 }
 
-impl Otlp {
+impl Recorder {
+    /// A client whose requests end after `timeout`.
+    ///
     /// # Errors
-    /// Why the exporter cannot be built: the address is none.
-    pub fn new(settings: &Export, resource: &Resource) -> Result<Self, String> {
-        let timeout = settings.timeout;
+    /// Why there is none.
+    pub fn new(timeout: Duration) -> Result<Self, String> {
         // The node's own client reaches everything directly, so this one does too. A blocking
         // client must be built where no runtime runs.
         let build = move || Client::builder().no_proxy().timeout(timeout).build();
         let client = std::thread::spawn(build).join().map_err(|_| "no HTTP client".to_owned())?;
         let client = client.map_err(|error| error.to_string())?;
-        let recorder = Recorder { client, last: Arc::default() };
+        Ok(Self { client, last: Arc::default() })
+    }
+
+    /// The body of the last answer, or why the request failed. `None`: nothing was sent.
+    pub fn take_last(&self, endpoint: &str) -> Option<Result<Bytes, String>> {
+        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner).take();
+        Some(match last?.answer {
+            Ok(response) if response.status().is_success() => Ok(response.into_body()),
+            Ok(response) => Err(answered(&response, endpoint)),
+            Err(error) => Err(with_hint(error, endpoint)),
+        })
+    }
+}
+
+impl Otlp {
+    /// # Errors
+    /// Why the exporter cannot be built: the address is none.
+    pub fn new(settings: &Destination, resource: &Resource) -> Result<Self, String> {
+        let recorder = Recorder::new(settings.timeout)?;
         let mut exporter = Exporter::builder()
             .with_http()
             .with_protocol(Protocol::HttpBinary)
             .with_endpoint(&settings.endpoint)
-            .with_timeout(timeout)
+            .with_timeout(settings.timeout)
             .with_headers(settings.headers.clone())
             .with_retry_policy(RetryPolicy::disabled())
             .with_http_client(recorder.clone());
@@ -141,9 +160,8 @@ fn accepted(body: &Bytes) -> Answer {
 /// OTLP names the answers after which a client may send again. 500 is not one of them, but many
 /// collectors answer so while they start or stop.
 fn refused(response: &Response<Bytes>, endpoint: &str) -> Answer {
-    let status = response.status();
-    let error = with_hint(format!("the collector answered {status}"), endpoint);
-    if !matches!(status.as_u16(), 408 | 429 | 500 | 502..=504) {
+    let error = answered(response, endpoint);
+    if !matches!(response.status().as_u16(), 408 | 429 | 500 | 502..=504) {
         return Answer::Rejected { error };
     }
     let header = response.headers().get("retry-after").and_then(|value| value.to_str().ok());
@@ -162,12 +180,17 @@ fn retry_after(value: &str) -> Option<Duration> {
     Some(time.min(LONGEST))
 }
 
+fn answered(response: &Response<Bytes>, endpoint: &str) -> String {
+    with_hint(format!("the collector answered {}", response.status()), endpoint)
+}
+
 /// Adds the likely cause.
 fn with_hint(error: String, endpoint: &str) -> String {
+    let path = ["/v1/traces", "/v1/metrics"].into_iter().find(|path| endpoint.ends_with(path));
     if endpoint.contains(":4317") {
         format!("{error}; port 4317 is usually gRPC, use the port for HTTP, usually 4318")
-    } else if endpoint.matches("/v1/traces").count() > 1 {
-        format!("{error}; /v1/traces is appended to OTEL_EXPORTER_OTLP_ENDPOINT, leave it out")
+    } else if let Some(path) = path.filter(|path| endpoint.matches(path).count() > 1) {
+        format!("{error}; {path} is appended to OTEL_EXPORTER_OTLP_ENDPOINT, leave it out")
     } else {
         error
     }

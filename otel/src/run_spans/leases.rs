@@ -7,11 +7,22 @@ use opentelemetry::{
     trace::{SpanKind, Status, TraceContextExt},
 };
 
-use super::{Predecessor, Run, of_run};
+use super::{Run, of_run};
 use crate::{
     attributes as key,
     emit::{Emitter, Finished},
 };
+
+/// What is known of the run before a run.
+#[derive(Debug, Default)]
+pub(crate) struct Predecessor {
+    /// The process.
+    pub instance: Option<String>,
+    /// It was released.
+    pub released: bool,
+    /// When it last did something that only the holder of the lease can do.
+    pub seen: Option<SystemTime>,
+}
 
 /// The span of the time in which a dead process sent no heartbeat: from the last moment in which its
 /// lease was held, as far as this process knows, to the takeover.

@@ -32,7 +32,7 @@ impl Inner {
     /// Whether an earlier attempt of a suspend, whose answer was lost, took effect: a task that
     /// lost its lease instead is pending and was not resumed.
     async fn suspended(&self, id: &str, version: i64) -> bool {
-        if self.spans.is_none() {
+        if !self.observes() {
             return false;
         }
         let get = Request::new("task.get", &Get { id: id.into() });
@@ -45,7 +45,7 @@ impl Inner {
     pub(super) async fn fulfill(self: &Arc<Self>, mut request: Request) -> Answered {
         let Operation::TaskFulfill(fulfill) = request.operation() else { unreachable!() };
         let (id, version) = (fulfill.id.to_string(), fulfill.version);
-        if self.spans.is_some() {
+        if self.observes() {
             request.add_headers(&Pairs::from_iter([(key::HEADER_SETTLER, self.settler(version))]));
         }
         let run = self.runs.context(&id).unwrap_or_default();
@@ -81,10 +81,11 @@ impl Inner {
             (true, _) => Outcome::Rejected,
             (false, _) => Outcome::Fenced,
         };
-        if let Some(spans) = &self.spans {
-            if promise.state == PromiseState::RejectedTimedout {
-                spans.promises.timed_out(promise);
-            } else if ours && let Some(run) = self.runs.context(id) {
+        if promise.state == PromiseState::RejectedTimedout {
+            self.timed_out(promise);
+        } else if ours && let Some(run) = self.runs.context(id) {
+            self.metrics.invocation(promise);
+            if let Some(spans) = &self.spans {
                 spans.promises.invocation(&run, promise, version);
             }
         }
@@ -125,7 +126,7 @@ impl Inner {
     /// have settled it, by an attempt whose answer was lost, it ends only when the promise has told
     /// so. Returns whether it has ended.
     pub(super) async fn fenced(self: &Arc<Self>, id: &str, version: i64, may: bool) -> bool {
-        if self.spans.is_some() {
+        if self.observes() {
             let found = self.get(id).await;
             if found.is_none() && may {
                 return false;

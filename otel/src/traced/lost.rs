@@ -102,11 +102,12 @@ impl Lost {
 impl Inner {
     /// Looks the promise up if the answer to what is asked does not come.
     pub(super) fn watch(self: &Arc<Self>, asked: Option<Asked>) -> UnderWay {
-        UnderWay { inner: self.clone(), asked: asked.filter(|_| self.spans.is_some()) }
+        UnderWay { inner: self.clone(), asked: asked.filter(|_| self.observes()) }
     }
 
     fn lose(self: &Arc<Self>, asked: Asked) {
-        let sampled = |context: &Context| context.span().span_context().is_sampled();
+        let measured = self.metrics.is_on();
+        let observed = |run: &Context| measured || run.span().span_context().is_sampled();
         let now = SystemTime::now();
         let lost = match asked {
             Asked::Creation { id, prepared } => {
@@ -118,11 +119,11 @@ impl Inner {
                 let until = self.runs.lease_end(&task);
                 self.runs
                     .step(&task, &id)
-                    .filter(|step| sampled(&step.context))
+                    .filter(|step| observed(&step.context))
                     .map(|step| Lost::Step { id, step, note, until })
             }
             Asked::Fulfill { id, version } => {
-                let run = self.runs.context(&id).filter(sampled);
+                let run = self.runs.context(&id).filter(observed);
                 run.map(|_| Lost::Fulfill { id, version })
             }
         };
@@ -177,11 +178,8 @@ impl Inner {
             }
             (Lost::Step { step, note, until, .. }, Some(promise)) => {
                 let settled = promise.settled_at.map(crate::context::time);
-                if let Some(spans) = &self.spans
-                    && promise.is_step()
-                    && settled < until
-                {
-                    spans.promises.step(&step, promise, note);
+                if promise.is_step() && settled < until {
+                    self.step_ended(&step, promise, note);
                 }
             }
             (Lost::Fulfill { id, version }, Some(promise)) => self.settled(&id, version, promise),

@@ -2,6 +2,7 @@
 
 mod leases;
 mod lost_answers;
+mod metrics;
 mod poison;
 mod takeovers;
 mod user_code;
@@ -40,13 +41,16 @@ impl Rig {
         next: impl FnOnce(Scripted) -> Next,
     ) -> Self {
         let exporter = InMemorySpanExporter::default();
-        let identity = Identity {
-            name: "g".to_owned(),
-            instance: "me".to_owned(),
-            namespace: "",
-            version: "0",
-        };
-        let telemetry = Telemetry::with_exporter(identity, exporter.clone());
+        let telemetry = Telemetry::with_exporter(identity(), exporter.clone());
+        Self::on(telemetry, exporter, script, next)
+    }
+
+    fn on<Next: Exchange + 'static>(
+        telemetry: Telemetry,
+        exporter: InMemorySpanExporter,
+        script: impl FnMut(&str, &Value) -> Reply + Send + 'static,
+        next: impl FnOnce(Scripted) -> Next,
+    ) -> Self {
         let server = Scripted::new(script);
         let traced = Traced::new(Arc::new(next(server.clone())), &telemetry);
         // The provider outlives the test: its end would end the exporter.
@@ -106,6 +110,10 @@ impl Rig {
         let fence = json!({"id": "f.0", "version": version, "action": action});
         self.traced.exchange(Request::new("task.fence", &fence)).await
     }
+}
+
+fn identity() -> Identity {
+    Identity { name: "g".to_owned(), instance: "me".to_owned(), namespace: "", version: "0" }
 }
 
 fn remark(span: &SpanData) -> String {

@@ -1,4 +1,8 @@
+use std::time::Duration;
+
 use opentelemetry::{Context, SpanId, TraceId, trace::TraceContextExt};
+use opentelemetry_otlp::Compression;
+use opentelemetry_sdk::metrics::Temporality;
 
 use super::*;
 
@@ -27,6 +31,8 @@ fn unknown_names_are_ignored_with_a_message() {
         ENDPOINT,
         ("OTEL_PROPAGATORS", "tracecontext, b3"),
         ("OTEL_TRACES_EXPORTER", "jaeger"),
+        ("OTEL_METRICS_EXPORTER", "prometheus"),
+        ("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "sum"),
         ("OTEL_TRACES_SAMPLER", "xray"),
         ("OTEL_EXPORTER_OTLP_PROTOCOL", "smoke"),
         ("OTEL_EXPORTER_OTLP_COMPRESSION", "zip"),
@@ -35,7 +41,7 @@ fn unknown_names_are_ignored_with_a_message() {
     let settings = settings.unwrap();
     assert_eq!(fields(&settings), ["traceparent", "tracestate"]);
     assert!(format!("{:?}", settings.sampler).contains("ParentBased(AlwaysOn)"), "{settings:?}");
-    assert_eq!(settings.export.unwrap().compression, None);
+    assert_eq!(settings.export.unwrap().to.compression, None);
     let starts = [
         r#"invalid OTEL_PROPAGATORS "b3": expected tracecontext, baggage or none"#,
         r#"invalid OTEL_TRACES_SAMPLER "xray": expected always_on"#,
@@ -43,6 +49,8 @@ fn unknown_names_are_ignored_with_a_message() {
         r#"invalid OTEL_TRACES_EXPORTER "jaeger": expected otlp or none"#,
         r#"invalid OTEL_EXPORTER_OTLP_PROTOCOL "smoke": expected http/protobuf"#,
         r#"invalid OTEL_EXPORTER_OTLP_COMPRESSION "zip": expected gzip or none"#,
+        r#"invalid OTEL_METRICS_EXPORTER "prometheus": expected otlp or none"#,
+        r#"invalid OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE "sum": expected cumulative"#,
     ];
     assert_eq!(ignored.len(), starts.len(), "{ignored:#?}");
     for (message, start) in ignored.iter().zip(starts) {
@@ -67,6 +75,8 @@ fn bad_numbers_are_ignored_with_a_message() {
         "OTEL_BSP_MAX_EXPORT_BATCH_SIZE",
         "OTEL_BSP_SCHEDULE_DELAY",
         "OTEL_EXPORTER_OTLP_TRACES_TIMEOUT",
+        "OTEL_EXPORTER_OTLP_METRICS_TIMEOUT",
+        "OTEL_METRIC_EXPORT_INTERVAL",
         "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT",
         "OTEL_ATTRIBUTE_COUNT_LIMIT",
         "OTEL_SPAN_EVENT_COUNT_LIMIT",
@@ -82,8 +92,8 @@ fn bad_numbers_are_ignored_with_a_message() {
     let (default, none) = read(&[ENDPOINT, ("OTEL_TRACES_SAMPLER", "traceidratio")]);
     assert_eq!(none, [""; 0]);
     let numbers = |settings: Result<Settings, String>| {
-        let Settings { sampler, limits, export, .. } = settings.unwrap();
-        format!("{sampler:?} {limits:?} {export:?}")
+        let Settings { sampler, limits, export, metrics, .. } = settings.unwrap();
+        format!("{sampler:?} {limits:?} {export:?} {metrics:?}")
     };
     assert_eq!(numbers(bad), numbers(default));
     let (_, ignored) = read(&[ENDPOINT, ("OTEL_BSP_MAX_QUEUE_SIZE", "0")]);
@@ -96,6 +106,8 @@ fn an_empty_variable_counts_as_unset() {
     let names = [
         "OTEL_SDK_DISABLED",
         "OTEL_TRACES_EXPORTER",
+        "OTEL_METRICS_EXPORTER",
+        "OTEL_METRIC_EXPORT_INTERVAL",
         "OTEL_PROPAGATORS",
         "OTEL_TRACES_SAMPLER",
         "OTEL_BSP_MAX_QUEUE_SIZE",
@@ -105,6 +117,12 @@ fn an_empty_variable_counts_as_unset() {
         "OTEL_EXPORTER_OTLP_TRACES_TIMEOUT",
         "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL",
         "OTEL_EXPORTER_OTLP_TRACES_COMPRESSION",
+        "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT",
+        "OTEL_EXPORTER_OTLP_METRICS_HEADERS",
+        "OTEL_EXPORTER_OTLP_METRICS_TIMEOUT",
+        "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL",
+        "OTEL_EXPORTER_OTLP_METRICS_COMPRESSION",
+        "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE",
     ];
     let general = [
         ENDPOINT,
@@ -114,13 +132,19 @@ fn an_empty_variable_counts_as_unset() {
     ];
     let (with, ignored) = read(&[&general[..], &names.map(|name| (name, ""))].concat());
     assert_eq!(ignored, [""; 0]);
-    let export = with.unwrap().export.unwrap();
-    assert_eq!(export.endpoint, "http://127.0.0.1:4318/v1/traces");
+    let Settings { export, metrics, .. } = with.unwrap();
+    let (export, metrics) = (export.unwrap(), metrics.unwrap());
+    assert_eq!(export.to.endpoint, "http://127.0.0.1:4318/v1/traces");
     assert_eq!((export.queue, export.batch), (2048, 512));
     assert_eq!(export.delay, Duration::from_millis(500));
-    assert_eq!(export.timeout, Duration::from_millis(1234));
-    assert_eq!(export.compression, Some(Compression::Gzip));
-    assert_eq!((&*export.headers["api-key"], &*export.headers["x"]), ("a b", "y"));
+    assert_eq!(metrics.to.endpoint, "http://127.0.0.1:4318/v1/metrics");
+    assert_eq!(metrics.interval, Duration::from_secs(60));
+    assert_eq!(metrics.temporality, Temporality::Cumulative);
+    for to in [export.to, metrics.to] {
+        assert_eq!(to.timeout, Duration::from_millis(1234));
+        assert_eq!(to.compression, Some(Compression::Gzip));
+        assert_eq!((&*to.headers["api-key"], &*to.headers["x"]), ("a b", "y"));
+    }
 }
 
 #[test]
@@ -135,11 +159,36 @@ fn tracing_can_be_turned_off_in_three_ways() {
     for variable in off {
         // What is refused with tracing on is no error without.
         let protocol = ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc");
-        let (settings, ignored) = read(&[ENDPOINT, variable, protocol]);
+        let metrics = ("OTEL_METRICS_EXPORTER", "none");
+        let (settings, ignored) = read(&[ENDPOINT, variable, metrics, protocol]);
         assert!(settings.unwrap().export.is_none(), "{variable:?}");
         assert_eq!(ignored, [""; 0]);
     }
     assert!(read(&[]).0.unwrap().export.is_none());
+}
+
+#[test]
+fn metrics_have_variables_of_their_own() {
+    let of = |variables: &[(&str, &str)]| read(variables).0.unwrap();
+    let endpoint = ("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "http://prometheus:9090/otlp");
+    let interval = ("OTEL_METRIC_EXPORT_INTERVAL", "500");
+    let only_metrics = of(&[endpoint, interval]);
+    assert!(only_metrics.export.is_none());
+    let metrics = only_metrics.metrics.unwrap();
+    assert_eq!(metrics.to.endpoint, "http://prometheus:9090/otlp", "a complete URL");
+    assert_eq!(metrics.interval, Duration::from_millis(500));
+
+    let only_traces = of(&[("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://jaeger:4318/v1/traces")]);
+    assert!(only_traces.export.is_some() && only_traces.metrics.is_none());
+    let without = of(&[ENDPOINT, ("OTEL_METRICS_EXPORTER", "none")]);
+    assert!(without.export.is_some() && without.metrics.is_none());
+    let without = of(&[ENDPOINT, ("OTEL_TRACES_EXPORTER", "none")]);
+    assert!(without.export.is_none() && without.metrics.is_some());
+    assert!(of(&[ENDPOINT, ("OTEL_SDK_DISABLED", "true")]).metrics.is_none());
+
+    let protocol = ("OTEL_EXPORTER_OTLP_METRICS_PROTOCOL", "grpc");
+    let error = read(&[ENDPOINT, protocol]).0.unwrap_err();
+    assert!(error.contains("4318"), "{error}");
 }
 
 #[test]

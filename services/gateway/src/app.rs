@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use resonate_otel::Metrics;
 use tokio::sync::{Semaphore, watch};
 
 use crate::{Settings, client::Client, waiters::Waiters};
@@ -17,6 +18,8 @@ pub struct App {
     pub settings: Arc<Settings>,
     /// One permit for each request that may wait for a flow.
     pub room: Arc<Semaphore>,
+    /// The metrics of requests.
+    pub metrics: Metrics,
     /// Whether the message stream is up.
     pub up: watch::Receiver<bool>,
     /// Whether the gateway is stopping: then requests that wait are answered with 202.

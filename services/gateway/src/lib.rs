@@ -13,6 +13,7 @@
 //! | `conflict` | the 422 for an id that belongs to something else |
 //! | `client` | the requests to the Resonate Server |
 //! | `waiters` | who waits for which promise |
+//! | `measured` | the metrics of requests |
 //! | `problem` | errors as HTTP clients see them |
 //! | `trace_link` | the trace of a flow, for answers |
 
@@ -20,6 +21,7 @@ mod app;
 mod client;
 mod conflict;
 mod inspect;
+mod measured;
 mod problem;
 mod process;
 mod request;

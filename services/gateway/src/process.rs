@@ -97,6 +97,7 @@ impl Gateway {
             waiters: waiters.clone(),
             room: Arc::new(Semaphore::new(room)),
             settings: Arc::new(settings),
+            metrics: telemetry.metrics(),
             up: up.clone(),
             stopping: stopping.subscribe(),
         });

@@ -4,6 +4,7 @@ use axum::{
     Json, Router,
     extract::{DefaultBodyLimit, RawQuery, Request as HttpRequest, State},
     http::{HeaderMap, Method, StatusCode, Uri, header::LOCATION},
+    middleware::from_fn_with_state,
     response::{IntoResponse, Response},
     routing::{get, post},
 };
@@ -17,7 +18,7 @@ use wire::{Promise, PromiseState};
 use crate::{
     app::App,
     client::{self, Created},
-    conflict, inspect,
+    conflict, inspect, measured,
     problem::Problem,
     request::{self, Request},
     trace_link::{Ids, TraceLink},
@@ -43,6 +44,7 @@ pub fn routes(app: App) -> Router {
         .merge(health::routes(app.up.clone()))
         .fallback(async |uri: Uri| Problem::NoRoute(uri.path().to_owned()))
         .method_not_allowed_fallback(async |method: Method| Problem::Method(method.to_string()))
+        .layer(from_fn_with_state(app.metrics.clone(), measured::measure))
         .layer(DefaultBodyLimit::max(request::LARGEST_BODY))
         .with_state(app)
 }

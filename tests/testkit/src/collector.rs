@@ -1,4 +1,4 @@
-//! A trace collector: an OTLP/HTTP receiver in the process of the test.
+//! A collector of spans and metrics: an OTLP/HTTP receiver in the process of the test.
 
 use std::{
     fmt::Display,
@@ -8,14 +8,16 @@ use std::{
 };
 
 use axum::{Router, body::Bytes, http::StatusCode, routing::post};
-use opentelemetry_proto::tonic::collector::trace::v1::{
-    ExportTraceServiceRequest, ExportTraceServiceResponse,
+use opentelemetry_proto::tonic::collector::{
+    metrics::v1::{ExportMetricsServiceRequest, ExportMetricsServiceResponse},
+    trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse},
 };
 use prost::Message;
 use tokio::{net::TcpListener, sync::watch, time::Instant};
 
 use crate::{
     DEADLINE,
+    metric::{self, Point},
     span::{Span, read_all},
 };
 
@@ -42,8 +44,12 @@ pub struct Collector {
 struct Received {
     spans: Mutex<Vec<Span>>,
     refused: Mutex<Vec<Span>>,
-    /// The number of requests, in whichever mode.
+    /// The last accepted value of each series.
+    points: Mutex<Vec<Point>>,
+    /// The number of requests with spans, in whichever mode.
     requests: watch::Sender<usize>,
+    /// The number of requests with metrics, in whichever mode.
+    metric_requests: watch::Sender<usize>,
     mode: watch::Receiver<Mode>,
     /// Whether the port is open.
     open: watch::Sender<bool>,
@@ -57,7 +63,9 @@ impl Collector {
         let received = Arc::new(Received {
             spans: Mutex::default(),
             refused: Mutex::default(),
+            points: Mutex::default(),
             requests: watch::Sender::new(0),
+            metric_requests: watch::Sender::new(0),
             mode: modes,
             open: watch::Sender::new(false),
         });
@@ -81,7 +89,7 @@ impl Collector {
         open.wait_for(|open| *open == (mode != Mode::Absent)).await.unwrap();
     }
 
-    /// The number of requests so far, in whichever mode.
+    /// The number of requests with spans so far, in whichever mode.
     pub fn requests(&self) -> usize {
         *self.received.requests.borrow()
     }
@@ -89,6 +97,40 @@ impl Collector {
     /// All accepted spans, in the order of their arrival.
     pub fn spans(&self) -> Vec<Span> {
         self.received.spans.lock().unwrap().clone()
+    }
+
+    /// The last value of each metric and attributes, in the order of their first arrival.
+    pub fn points(&self) -> Vec<Point> {
+        self.received.points.lock().unwrap().clone()
+    }
+
+    /// The number of requests with metrics so far, in whichever mode.
+    pub fn metric_requests(&self) -> usize {
+        *self.received.metric_requests.borrow()
+    }
+
+    /// Waits until `look` is true of the values, which it sees after each request.
+    ///
+    /// # Panics
+    /// After [`DEADLINE`]. The message shows `context`.
+    pub async fn measured(
+        &self,
+        context: &impl Display,
+        what: &str,
+        mut look: impl FnMut(&[Point]) -> bool,
+    ) {
+        let mut requests = self.received.metric_requests.subscribe();
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            requests.mark_unchanged();
+            let points = self.points();
+            if look(&points) {
+                return;
+            }
+            if tokio::time::timeout_at(deadline, requests.changed()).await.is_err() {
+                panic!("{DEADLINE:?} passed without {what}: {points:#?}\n{context}");
+            }
+        }
     }
 
     /// All refused spans.
@@ -138,10 +180,13 @@ async fn serve(address: SocketAddr, received: Arc<Received>) {
             return;
         }
         let receiver = received.clone();
-        let receive = post(async move |body: Bytes| receive(&receiver, &body).await);
+        let spans = post(async move |body: Bytes| receive(&receiver, &body).await);
+        let receiver = received.clone();
+        let metrics = post(async move |body: Bytes| receive_metrics(&receiver, &body).await);
+        let routes = Router::new().route("/v1/traces", spans).route("/v1/metrics", metrics);
         let listener = TcpListener::bind(address).await.expect("a free port for the collector");
         received.open.send_replace(true);
-        let server = axum::serve(listener, Router::new().route("/v1/traces", receive));
+        let server = axum::serve(listener, routes);
         let dropped = tokio::select! {
             end = mode.wait_for(|mode| *mode == Mode::Absent) => end.is_err(),
             served = server.into_future() => panic!("the collector has ended: {served:?}"),
@@ -154,20 +199,47 @@ async fn serve(address: SocketAddr, received: Arc<Received>) {
 }
 
 async fn receive(received: &Received, body: &[u8]) -> (StatusCode, Vec<u8>) {
-    let arrived = SystemTime::now();
-    let mode = *received.mode.borrow();
+    let (arrived, mode) = (SystemTime::now(), *received.mode.borrow());
     let answer = ExportTraceServiceResponse::default().encode_to_vec();
     let request = ExportTraceServiceRequest::decode(body).expect("OTLP in protobuf");
-    let (status, spans) = match mode {
-        Mode::Accept | Mode::Slow(_) => (StatusCode::OK, &received.spans),
-        Mode::Refuse(status) => (StatusCode::from_u16(status).unwrap(), &received.refused),
-        // On a connection that outlived its listener.
-        Mode::Absent => (StatusCode::SERVICE_UNAVAILABLE, &received.refused),
-    };
+    let status = status(mode);
+    let spans = if status.is_success() { &received.spans } else { &received.refused };
     spans.lock().unwrap().extend(read_all(request, arrived));
     received.requests.send_modify(|requests| *requests += 1);
+    delay(mode).await;
+    (status, answer)
+}
+
+async fn receive_metrics(received: &Received, body: &[u8]) -> (StatusCode, Vec<u8>) {
+    let (arrived, mode) = (SystemTime::now(), *received.mode.borrow());
+    let answer = ExportMetricsServiceResponse::default().encode_to_vec();
+    let request = ExportMetricsServiceRequest::decode(body).expect("OTLP in protobuf");
+    let status = status(mode);
+    if status.is_success() {
+        let mut points = received.points.lock().unwrap();
+        for point in metric::read_all(request, arrived) {
+            match points.iter_mut().find(|before| before.is_same_series(&point)) {
+                Some(before) => *before = point,
+                None => points.push(point),
+            }
+        }
+    }
+    received.metric_requests.send_modify(|requests| *requests += 1);
+    delay(mode).await;
+    (status, answer)
+}
+
+fn status(mode: Mode) -> StatusCode {
+    match mode {
+        Mode::Accept | Mode::Slow(_) => StatusCode::OK,
+        Mode::Refuse(status) => StatusCode::from_u16(status).unwrap(),
+        // On a connection that outlived its listener.
+        Mode::Absent => StatusCode::SERVICE_UNAVAILABLE,
+    }
+}
+
+async fn delay(mode: Mode) {
     if let Mode::Slow(delay) = mode {
         tokio::time::sleep(delay).await;
     }
-    (status, answer)
 }

@@ -8,7 +8,7 @@
 //! | [`cable`] | a connection to a server that can be cut |
 //! | [`process`], [`log`] | a process, and the lines that processes print |
 //! | [`http`], [`resonate`] | clients of the gateway and of the Resonate Server |
-//! | [`collector`], [`span`] | an OTLP collector, and the spans that it received |
+//! | [`collector`], [`span`], [`metric`] | an OTLP collector, and the spans and metrics that it received |
 //! | [`deployment`], [`docker`] | the deployment in containers |
 //! | [`flows`] | the table of flows |
 //! | [`steps`] | whether a stored step has run again |
@@ -23,6 +23,7 @@ pub mod docker;
 pub mod flows;
 pub mod http;
 pub mod log;
+pub mod metric;
 pub mod process;
 pub mod resonate;
 pub mod server;
@@ -40,6 +41,7 @@ pub use self::{
     flows::FLOWS,
     http::{Answer, Http},
     log::{Line, Log},
+    metric::Point,
     process::Process,
     resonate::Resonate,
     server::Server,

@@ -150,7 +150,7 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn attributes(list: Vec<KeyValue>) -> Attributes {
+pub(crate) fn attributes(list: Vec<KeyValue>) -> Attributes {
     list.into_iter().map(|KeyValue { key, value, .. }| (key, text(value))).collect()
 }
 

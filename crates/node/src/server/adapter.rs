@@ -113,6 +113,7 @@ mod tests {
     use std::sync::Mutex;
 
     use clap::{Args, FromArgMatches};
+    use resonate_otel::Metrics;
     use serde_json::json;
     use wire::scripted::{Reply, Scripted};
 
@@ -126,7 +127,8 @@ mod tests {
         let settings = ServiceSettings::from_arg_matches(&matches).unwrap();
         let server = Arc::new(Scripted::new(|_, _| Reply::Answer(200, json!({}))));
         let hand_over = hands_over.then(|| HandOver::new(server.clone(), group, instance));
-        let runs = Runs::new(server, &settings, group, instance, Vec::new(), hand_over);
+        let metrics = Metrics::default();
+        let runs = Runs::new(server, &settings, group, instance, Vec::new(), hand_over, metrics);
         let told = Arc::new(Mutex::new(String::new()));
         let callback: Arc<OnceLock<Callback>> = Arc::default();
         let tell = told.clone();

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use resonate_otel::{Attempt, ClientRequests};
 use tokio::time::{Instant, sleep_until, timeout};
 use wire::{Answer, Exchange, ExchangeError, Request};
 
@@ -29,21 +30,34 @@ pub(super) struct Repeat {
     attempt_timeout: Duration,
     /// How long a request without a deadline of its own is repeated.
     patience: Duration,
+    requests: ClientRequests,
 }
 
 impl Repeat {
     /// The layer above `next`, which asks `server`, an address for people.
-    pub fn new(next: Arc<dyn Exchange>, server: &str, config: &Config, patience: Duration) -> Self {
+    pub fn new(
+        next: Arc<dyn Exchange>,
+        server: &str,
+        config: &Config,
+        patience: Duration,
+        requests: ClientRequests,
+    ) -> Self {
         Self {
             next,
             server: server.to_owned(),
             attempt_timeout: config.attempt_timeout(),
             patience,
+            requests,
         }
     }
 
     /// `left`: the time that the request has if nothing else bounds it.
-    async fn attempt(&self, request: Request, left: Duration) -> Result<Answer, ExchangeError> {
+    async fn attempt(
+        &self,
+        request: &Request,
+        repeated: bool,
+        left: Duration,
+    ) -> Result<Answer, ExchangeError> {
         let deadline = request.deadline().map(|deadline| *deadline.borrow());
         let limit = match deadline.map(|it| it.saturating_duration_since(Instant::now())) {
             None => left,
@@ -54,7 +68,15 @@ impl Repeat {
         let limit = limit.min(self.attempt_timeout);
         let unreachable =
             |reason| ExchangeError::Unreachable { server: self.server.clone(), reason };
-        match timeout(limit, self.next.exchange(request)).await {
+        let start = Instant::now();
+        let answered = timeout(limit, self.next.exchange(request.clone())).await;
+        let attempt = match &answered {
+            Ok(Ok(answer)) => Attempt::Answered(answer.status()),
+            Ok(Err(_)) => Attempt::Failed,
+            Err(_) => Attempt::TimedOut,
+        };
+        self.requests.ended(request.kind(), repeated, attempt, start.elapsed());
+        match answered {
             Ok(Ok(answer)) if answer.status() >= 500 => {
                 let (status, reason) = (answer.status(), answer.reason());
                 Err(unreachable(format!("it answered {status}: {reason}")))
@@ -75,7 +97,7 @@ impl Exchange for Repeat {
         let mut repeated = false;
         loop {
             let left = patience.saturating_duration_since(Instant::now());
-            let error = match self.attempt(request.clone(), left).await {
+            let error = match self.attempt(&request, repeated, left).await {
                 Ok(mut answer) => {
                     answer.repeated = repeated;
                     return Ok(answer);
@@ -124,6 +146,7 @@ mod tests {
             server: "http://server".to_owned(),
             attempt_timeout: Duration::from_secs(2),
             patience: Duration::from_secs(3),
+            requests: ClientRequests::default(),
         };
         (repeat, server)
     }

@@ -25,6 +25,7 @@ use std::{
 };
 
 use futures_util::future::join_all;
+use resonate_otel::Metrics;
 use serde_json::json;
 use tokio::{
     sync::watch,
@@ -93,6 +94,7 @@ pub(crate) struct Runs {
     settlements: Settlements,
     /// In a group that hands calls over.
     hand_over: Option<HandOver>,
+    metrics: Metrics,
     /// Runs that were lost because the server was unreachable.
     lost: Mutex<Vec<(String, i64)>>,
 }
@@ -105,6 +107,7 @@ impl Runs {
         instance: &str,
         functions: Vec<&'static str>,
         hand_over: Option<HandOver>,
+        metrics: Metrics,
     ) -> Self {
         Self {
             next,
@@ -123,6 +126,7 @@ impl Runs {
             suspend_after: settings.suspend_after,
             settlements: Settlements::default(),
             hand_over,
+            metrics,
             lost: Mutex::default(),
         }
     }
@@ -194,8 +198,15 @@ impl Runs {
         }
     }
 
-    /// Settles a promise that no process can run: its task would come back for ever, at once.
-    async fn reject(&self, id: &str, version: i64, message: String) -> ExchangeError {
+    /// Settles a promise that no process can run: its task would come back at once, for ever.
+    async fn reject(
+        &self,
+        id: &str,
+        version: i64,
+        reason: &'static str,
+        message: String,
+    ) -> ExchangeError {
+        self.metrics.poison_rejected(&self.group, reason);
         tracing::error!(promise = id, version, error = message, "promise rejected");
         let data = Some(call::encode_error(&message).into());
         let settle = PromiseSettle {
@@ -239,7 +250,7 @@ impl Runs {
             answer.promise().and_then(|recorded| changed::mismatch(&asked, recorded))
         {
             self.abandon(&id, version, Abandoned::Rejected);
-            return Err(self.reject(&id, version, message).await);
+            return Err(self.reject(&id, version, "changed_function", message).await);
         }
         if calls && let AnswerBody::Fenced(_, Some(preload)) = answer.body() {
             self.leases.remember(&id, version, preload);
@@ -301,7 +312,7 @@ impl Runs {
                     "a value of {bytes} bytes is too large for the Resonate Server; \
                      store it elsewhere and pass a reference"
                 );
-                Err(self.reject(id, version, message).await)
+                Err(self.reject(id, version, "too_large", message).await)
             }
             Ok(Err(error)) => {
                 self.abandon(id, version, Abandoned::Unreachable);
@@ -337,7 +348,7 @@ impl Runs {
                     self.failures.forget(&id);
                     let message = "every run ended in neither a result nor a suspension; \
                                    see the log of the process";
-                    self.reject(&id, version, message.to_owned()).await;
+                    self.reject(&id, version, "no_result", message.to_owned()).await;
                     self.leases.end(&id, version);
                     return Ok(Answer::local(&request, 200, &json!({})));
                 }

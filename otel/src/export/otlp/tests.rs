@@ -12,15 +12,12 @@ use crate::export::tests::span;
 /// A collector that gives these answers, one for each request. Its thread returns the bodies.
 fn collector(answers: Vec<Vec<u8>>) -> (Otlp, std::thread::JoinHandle<Vec<Vec<u8>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let settings = Export {
+    let settings = Destination {
         given: ("", String::new()),
         endpoint: format!("http://{}/v1/traces", listener.local_addr().unwrap()),
         headers: std::collections::HashMap::new(),
         timeout: Duration::from_secs(20),
         compression: None,
-        queue: 1,
-        batch: 1,
-        delay: Duration::ZERO,
     };
     let otlp = Otlp::new(&settings, &Resource::builder_empty().build()).unwrap();
     let serve = move || answers.into_iter().map(|answer| receive(&listener, &answer)).collect();
@@ -111,5 +108,6 @@ fn an_error_names_the_likely_cause() {
     let hint = |endpoint| with_hint("down".to_owned(), endpoint);
     assert!(hint("http://collector:4317/v1/traces").contains("4318"));
     assert!(hint("http://collector:4318/v1/traces/v1/traces").contains("leave it out"));
+    assert!(hint("http://collector:4318/v1/metrics/v1/metrics").contains("leave it out"));
     assert_eq!(hint("http://collector:4318/v1/traces"), "down");
 }

@@ -57,7 +57,7 @@ impl Runs {
                 Ok(answer)
             }
             Ok(function) => Err(self.give_up(&id, task.version, &function).await),
-            Err(message) => Err(self.reject(&id, task.version, message).await),
+            Err(message) => Err(self.reject(&id, task.version, "unreadable_call", message).await),
         }
     }
 
@@ -129,7 +129,8 @@ impl Runs {
         if count >= UNKNOWN_FUNCTION_RUNS {
             self.failures.forget(id);
             let advice = "check the caller's target, or whether the group runs an older version";
-            return self.reject(id, version, format!("{message}; {advice}")).await;
+            let message = format!("{message}; {advice}");
+            return self.reject(id, version, "unknown_function", message).await;
         }
         tracing::warn!(
             promise = id,

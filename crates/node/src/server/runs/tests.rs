@@ -32,6 +32,7 @@ fn slow_rig(
 ) -> (Arc<Runs>, Scripted) {
     let server = Scripted::new(script);
     let runs = Runs {
+        metrics: Metrics::default(),
         next: Arc::new(Slow(server.clone(), delay)),
         leases: Arc::default(),
         group: "g".to_owned(),
