@@ -120,16 +120,8 @@ fn server(
     preload: Value,
     sampled: bool,
 ) -> impl FnMut(&str, &Value) -> Reply + Send + 'static {
-    let context = if sampled { CONTEXT.to_owned() } else { CONTEXT.replace("-01", "-00") };
-    let patch = move |reply: Reply| match reply {
-        Reply::Answer(status, data) => {
-            let data = data.to_string().replace(CONTEXT, &context);
-            Reply::Answer(status, serde_json::from_str(&data).unwrap())
-        }
-        other => other,
-    };
     move |kind, data| {
-        patch(match (kind, data["action"]["kind"].as_str()) {
+        let reply = match (kind, data["action"]["kind"].as_str()) {
             ("task.acquire", _) => acquired(version, preload.clone()),
             ("task.fence", Some("promise.create")) => echo(data, "pending"),
             ("task.fence", _) => {
@@ -144,7 +136,19 @@ fn server(
                 Reply::Answer(200, json!({"promise": invocation("resolved", value)}))
             }
             _ => Reply::Answer(200, json!({})),
-        })
+        };
+        if sampled { reply } else { unsampled(reply) }
+    }
+}
+
+/// The same answer, about a flow that is not sampled.
+fn unsampled(reply: Reply) -> Reply {
+    match reply {
+        Reply::Answer(status, data) => {
+            let data = data.to_string().replace(CONTEXT, &CONTEXT.replace("-01", "-00"));
+            Reply::Answer(status, serde_json::from_str(&data).unwrap())
+        }
+        other => other,
     }
 }
 
@@ -235,8 +239,8 @@ async fn a_fenced_run_is_counted() {
 async fn what_lost_answers_hide_is_measured_once_it_is_known() {
     let (settled, mut settler) =
         (std::time::UNIX_EPOCH.elapsed().unwrap().as_millis() as i64, None);
-    let measured = Measured::new(Spans::None, move |kind, data| {
-        match (kind, data["action"]["kind"].as_str()) {
+    let measured = Measured::new(Spans::NotSampled, move |kind, data| {
+        unsampled(match (kind, data["action"]["kind"].as_str()) {
             ("task.acquire", _) => acquired(1, json!([])),
             ("task.fence", Some("promise.create")) => echo(data, "pending"),
             ("promise.get", _) if data["id"] == "f.0.0" => {
@@ -254,7 +258,7 @@ async fn what_lost_answers_hide_is_measured_once_it_is_known() {
                 Reply::Lost
             }
             _ => Reply::Lost,
-        }
+        })
     });
     measured.rig.acquire(1).await;
     let tags = json!({"resonate:scope": "local"});
