@@ -6,6 +6,8 @@ use opentelemetry::KeyValue;
 pub const PROMISE_ID: &str = "resonate.promise.id";
 /// State of the promise at the end of the span: `resolved`, `rejected`, `rejected_timedout`, …
 pub const PROMISE_STATE: &str = "resonate.promise.state";
+/// Name of a flow, on its span.
+pub const FLOW: &str = "resonate.flow";
 /// Name of the durable function.
 pub const FUNCTION: &str = "resonate.function";
 /// The group that a call is sent to, or that runs it.
@@ -64,6 +66,8 @@ pub(crate) const SERVER_PORT: &str = "server.port";
 pub(crate) const COMPONENT_NAME: &str = "otel.component.name";
 pub(crate) const COMPONENT_TYPE: &str = "otel.component.type";
 
+/// In `param.headers` of a flow's first promise: the id of the flow's span.
+pub(crate) const HEADER_FLOW: &str = "resonate-otel-flow";
 /// In `param.headers` of a step or mark: the process that created it.
 pub(crate) const HEADER_INSTANCE: &str = "resonate-otel-instance";
 /// In `param.headers` of a step or mark: the version of the task that created it.

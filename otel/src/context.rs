@@ -13,6 +13,12 @@ use opentelemetry::{
 };
 use wire::{Pairs, Promise};
 
+/// The W3C header of baggage.
+const BAGGAGE: &str = "baggage";
+
+/// Most bytes of baggage that a promise carries: they come back with each acquisition of its task.
+const MOST_BAGGAGE: usize = 1_024;
+
 struct Reader<'a>(&'a Pairs<'a>);
 
 impl Extractor for Reader<'_> {
@@ -25,20 +31,44 @@ impl Extractor for Reader<'_> {
     }
 }
 
-struct Writer(Pairs<'static>);
+struct Writer {
+    headers: Pairs<'static>,
+    baggage: bool,
+}
 
 impl Injector for Writer {
     fn set(&mut self, key: &str, value: String) {
-        self.0.set(key.to_owned(), value);
+        let value = match key {
+            BAGGAGE if self.baggage => first_members(value),
+            BAGGAGE => return,
+            _ => value,
+        };
+        if !value.is_empty() {
+            self.headers.set(key.to_owned(), value);
+        }
     }
+}
+
+/// The members of a list, separated by commas, that fit into [`MOST_BAGGAGE`].
+fn first_members(mut list: String) -> String {
+    if list.len() > MOST_BAGGAGE {
+        let end = list.as_bytes()[..=MOST_BAGGAGE].iter().rposition(|byte| *byte == b',');
+        list.truncate(end.unwrap_or_default());
+    }
+    list
 }
 
 /// Reads a context with the global propagator. `None`: the headers carry none.
 pub(crate) fn extract(headers: &Pairs) -> Option<Context> {
-    let context = global::get_text_map_propagator(|propagator| {
-        propagator.extract_with_context(&Context::new(), &Reader(headers))
-    });
+    let context = read(&Reader(headers));
     context.span().span_context().is_valid().then_some(context)
+}
+
+/// What the global propagator reads, which may be baggage without a span.
+pub(crate) fn read(headers: &dyn Extractor) -> Context {
+    global::get_text_map_propagator(|propagator| {
+        propagator.extract_with_context(&Context::new(), headers)
+    })
 }
 
 /// The context in the headers of a promise.
@@ -46,11 +76,11 @@ pub(crate) fn of_promise(promise: &Promise) -> Option<Context> {
     promise.param.headers.as_ref().and_then(extract)
 }
 
-/// What the global propagator writes for `context`.
-pub(crate) fn inject(context: &Context) -> Pairs<'static> {
-    let mut headers = Writer(Pairs::default());
-    global::get_text_map_propagator(|propagator| propagator.inject_context(context, &mut headers));
-    headers.0
+/// What the global propagator writes for `context`: with its `baggage`, of 1 KiB at most, or without.
+pub(crate) fn inject(context: &Context, baggage: bool) -> Pairs<'static> {
+    let mut writer = Writer { headers: Pairs::default(), baggage };
+    global::get_text_map_propagator(|propagator| propagator.inject_context(context, &mut writer));
+    writer.headers
 }
 
 /// The trace id in the headers of a promise, in hexadecimal digits.
@@ -133,7 +163,7 @@ mod tests {
             false,
             TraceState::default(),
         );
-        let headers = inject(&child_of(&Context::new(), span));
+        let headers = inject(&child_of(&Context::new(), span), false);
         assert_eq!(
             headers.get("traceparent"),
             Some("00-00000000000000000000000000000001-0000000000000002-01")
@@ -143,6 +173,22 @@ mod tests {
         assert_eq!(found.span().span_context().span_id(), SpanId::from(2));
         assert!(extract(&Pairs::default()).is_none());
         assert!(extract(&Pairs::from_iter([("traceparent", "nonsense")])).is_none());
+    }
+
+    #[test]
+    fn baggage_is_cut_at_a_member() {
+        let members = |count: usize| vec!["k=123456789"; count].join(",");
+        assert_eq!(first_members(members(2)), members(2));
+        assert_eq!(members(85).len(), 1_019);
+        assert_eq!(first_members(members(86)), members(85));
+        assert_eq!(first_members("x".repeat(1_024)).len(), 1_024);
+        assert_eq!(first_members("x".repeat(1_025)), "");
+        assert_eq!(first_members("x".repeat(1_024) + ",y"), "x".repeat(1_024));
+        for (baggage, expected) in [(true, Some("k=v")), (false, None)] {
+            let mut writer = Writer { headers: Pairs::default(), baggage };
+            writer.set(BAGGAGE, "k=v".to_owned());
+            assert_eq!(writer.headers.get(BAGGAGE), expected);
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::{borrow::Cow, time::SystemTime};
 
 use opentelemetry::{
     Context, InstrumentationScope, KeyValue, SpanId, TraceFlags, TraceId,
-    trace::{Event, SpanContext, SpanKind, Status, TraceContextExt},
+    trace::{Event, Link, SpanContext, SpanKind, Status, TraceContextExt},
 };
 use opentelemetry_sdk::trace::{
     IdGenerator, RandomIdGenerator, SamplingDecision, ShouldSample, SpanData, SpanEvents,
@@ -67,6 +67,13 @@ impl Emitter {
 
     /// Hands a span to the processor, which ignores it if it is not sampled.
     pub fn emit(&self, span: Finished) {
+        self.emit_linked(span, Vec::new());
+    }
+
+    /// The same, with links to other spans.
+    pub fn emit_linked(&self, span: Finished, linked: Vec<Link>) {
+        let mut links = SpanLinks::default();
+        links.links = linked;
         let mut events = SpanEvents::default();
         events.events = span.events;
         self.processor.on_end(SpanData {
@@ -82,7 +89,7 @@ impl Emitter {
             attributes: span.attributes,
             dropped_attributes_count: 0,
             events,
-            links: SpanLinks::default(),
+            links,
             status: span.status,
             instrumentation_scope: self.scope.clone(),
         });

@@ -4,6 +4,7 @@ pub mod attributes;
 mod context;
 mod emit;
 mod export;
+mod flow;
 mod globals;
 mod identity;
 mod limits;
@@ -19,6 +20,7 @@ mod variables;
 
 pub use context::trace_id;
 pub use export::Counts;
+pub use flow::{FlowSpan, FlowTracer, ServerSpan};
 pub use identity::Identity;
 pub use log::WithTraceIds;
 pub use metrics::{Attempt, ClientRequests, Metrics};

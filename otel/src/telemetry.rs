@@ -55,6 +55,7 @@ pub struct Telemetry {
     metrics: Metrics,
     metric_export: Option<MetricExport>,
     identity: Identity,
+    stores_baggage: bool,
     ended: AtomicBool,
 }
 
@@ -86,12 +87,14 @@ impl Telemetry {
     /// # Errors
     /// The first variable that makes it impossible to export as asked; then nothing is started.
     pub fn start(identity: Identity) -> Result<Self, ConfigurationError> {
-        let Settings { propagator, sampler, limits, export, metrics } = variables::settings()?;
+        let Settings { propagator, stores_baggage, sampler, limits, export, metrics } =
+            variables::settings()?;
         globals::propagator(propagator);
         let mut telemetry = match export {
             Some(export) => Self::exporting(identity, &export, sampler, limits)?,
             None => Self::off(identity),
         };
+        telemetry.stores_baggage = stores_baggage;
         if let Some(settings) = metrics {
             let Identity { instance, .. } = &telemetry.identity;
             let resource = telemetry.identity.resource();
@@ -108,7 +111,7 @@ impl Telemetry {
 
     fn new(started: Option<Started>, identity: Identity) -> Self {
         let (metrics, ended) = (Metrics::default(), AtomicBool::new(false));
-        Self { started, metrics, metric_export: None, identity, ended }
+        Self { started, metrics, metric_export: None, identity, stores_baggage: false, ended }
     }
 
     fn exporting(
@@ -234,6 +237,11 @@ impl Telemetry {
 
     pub(crate) fn emitter(&self) -> Option<Arc<Emitter>> {
         self.started.as_ref().map(|started| started.emitter.clone())
+    }
+
+    /// Whether promises carry baggage.
+    pub(crate) fn stores_baggage(&self) -> bool {
+        self.stores_baggage
     }
 
     pub(crate) fn identity(&self) -> &Identity {

@@ -23,7 +23,7 @@ use wire::{
 };
 
 pub use self::user_code::{TracedFunction, TracedStep};
-use self::{lost::Asked, marks::Mark};
+use self::{creations::Caller, lost::Asked, marks::Mark};
 use crate::{
     Telemetry, attributes as key, context,
     emit::Emitter,
@@ -53,6 +53,7 @@ struct Inner {
     spans: Option<Spans>,
     instance: String,
     metrics: Metrics,
+    stores_baggage: bool,
     runs: OpenRuns,
     steps: Steps,
     /// How many promises are looked up because an answer was lost.
@@ -77,7 +78,17 @@ impl Traced {
         let runs = OpenRuns::new(emitter, metrics.clone(), &instance);
         let steps = Steps::default();
         let looked_up = AtomicUsize::new(0);
-        Self(Arc::new(Inner { next, spans, metrics, instance, runs, steps, looked_up }))
+        let stores_baggage = telemetry.stores_baggage();
+        Self(Arc::new(Inner {
+            next,
+            spans,
+            metrics,
+            instance,
+            stores_baggage,
+            runs,
+            steps,
+            looked_up,
+        }))
     }
 
     /// The trace id of the run of `task` in this process, in hexadecimal digits.
@@ -107,7 +118,7 @@ impl Exchange for Traced {
         let inner = &self.0;
         match request.operation() {
             Operation::PromiseCreate(_) | Operation::TaskCreate(_) => {
-                let caller = (Context::current(), tracing::Span::current());
+                let caller = Caller::of(&request);
                 let inner = inner.clone();
                 // In a task of its own: a caller that goes away drops this future, but neither the
                 // creation nor its span may be dropped.

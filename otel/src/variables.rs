@@ -57,6 +57,8 @@ pub(crate) fn set(variable: &str) -> Option<String> {
 #[derive(Debug)]
 pub(crate) struct Settings {
     pub propagator: TextMapCompositePropagator,
+    /// Whether promises carry baggage: only if it is asked for, since each promise of a flow does.
+    pub stores_baggage: bool,
     pub sampler: Box<dyn ShouldSample>,
     pub limits: Limits,
     /// None: tracing is off.
@@ -78,8 +80,10 @@ impl<'a> Variables<'a> {
     }
 
     fn settings(&mut self) -> Result<Settings, ConfigurationError> {
+        let (propagator, stores_baggage) = self.propagator();
         Ok(Settings {
-            propagator: self.propagator(),
+            propagator,
+            stores_baggage,
             sampler: self.sampler(),
             limits: self.limits(),
             export: self.export()?,
@@ -116,16 +120,19 @@ impl<'a> Variables<'a> {
         self.number(&[name], 1).and_then(|size| size.try_into().ok()).unwrap_or(default)
     }
 
-    /// `OTEL_PROPAGATORS`, which the Rust SDK does not read.
-    fn propagator(&mut self) -> TextMapCompositePropagator {
+    /// `OTEL_PROPAGATORS`, which the Rust SDK does not read, and whether it asks for baggage.
+    fn propagator(&mut self) -> (TextMapCompositePropagator, bool) {
         const NAME: &str = "OTEL_PROPAGATORS";
         let names = (self.set)(NAME).unwrap_or_default();
         let mut propagators: Vec<Box<dyn TextMapPropagator + Send + Sync>> = Vec::new();
-        let mut none = false;
+        let (mut none, mut baggage) = (false, false);
         for name in names.split(',').map(str::trim).filter(|name| !name.is_empty()) {
             match name {
                 "tracecontext" => propagators.push(Box::new(TraceContextPropagator::new())),
-                "baggage" => propagators.push(Box::new(BaggagePropagator::new())),
+                "baggage" => {
+                    baggage = true;
+                    propagators.push(Box::new(BaggagePropagator::new()));
+                }
                 "none" => none = true,
                 _ => self.ignore(NAME, name, "expected tracecontext, baggage or none"),
             }
@@ -134,7 +141,7 @@ impl<'a> Variables<'a> {
             propagators.push(Box::new(TraceContextPropagator::new()));
             propagators.push(Box::new(BaggagePropagator::new()));
         }
-        TextMapCompositePropagator::new(propagators)
+        (TextMapCompositePropagator::new(propagators), baggage)
     }
 
     /// `OTEL_TRACES_SAMPLER`. The SDK reads it too, but reports nothing that a user would see.

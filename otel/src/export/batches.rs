@@ -21,6 +21,7 @@ use opentelemetry_sdk::{
 };
 
 use super::{Answer, Counts, Sender, losses::Log};
+use crate::attributes as key;
 
 /// Time between two exports, if spans wait that others have as their parent.
 const PARENTS: Duration = Duration::from_millis(50);
@@ -147,9 +148,11 @@ impl SpanProcessor for Batches {
     }
 }
 
-/// Whether others have the span as their parent from its first moment: calls and roots.
+/// Whether others have the span as their parent from its first moment: flows, calls and roots.
 fn is_parent(span: &SpanData) -> bool {
-    span.span_kind == SpanKind::Producer || span.parent_span_id == SpanId::INVALID
+    span.span_kind == SpanKind::Producer
+        || span.parent_span_id == SpanId::INVALID
+        || span.attributes.iter().any(|attribute| attribute.key.as_str() == key::FLOW)
 }
 
 impl Shared {

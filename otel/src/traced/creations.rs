@@ -8,10 +8,10 @@ use opentelemetry::{
 };
 use tokio::time::Instant;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
-use wire::{Operation, Pairs, Promise, Request};
+use wire::{Operation, Pairs, Promise, Request, operation::FencedAction, tag};
 
 use super::{Answered, Inner, lease, lost::Asked};
-use crate::{attributes as key, context, promise_spans::Creation};
+use crate::{attributes as key, context, flow::FirstCall, promise_spans::Creation};
 
 /// The context of a promise that is about to be created.
 pub(super) struct Prepared {
@@ -29,6 +29,27 @@ impl Prepared {
     /// answers alike whether it created or found it.
     pub fn created(&self, promise: &Promise) -> bool {
         self.headers.iter().all(|(name, value)| promise.param.header(name) == Some(value))
+    }
+}
+
+/// Who creates a promise.
+pub(super) struct Caller {
+    context: Context,
+    span: tracing::Span,
+    flow: Option<FirstCall>,
+}
+
+impl Caller {
+    /// The current context, and the flow that starts with this request, if one does.
+    pub fn of(request: &Request) -> Self {
+        let context = Context::current();
+        let id = match request.operation() {
+            Operation::TaskCreate(task) => &task.action.data.id,
+            Operation::PromiseCreate(create) => &create.id,
+            _ => unreachable!(),
+        };
+        let flow = FirstCall::take(&context, id);
+        Self { context, span: tracing::Span::current(), flow }
     }
 }
 
@@ -50,9 +71,12 @@ impl Inner {
             parent: parent.clone(),
             start: SystemTime::now(),
         });
+        let baggage = self.stores_baggage && is_invocation(request.operation());
         let mut headers = match &creation {
-            Some(creation) => context::inject(&context::child_of(parent, creation.span.clone())),
-            None => context::inject(parent),
+            Some(creation) => {
+                context::inject(&context::child_of(parent, creation.span.clone()), baggage)
+            }
+            None => context::inject(parent, baggage),
         };
         more.iter().for_each(|(name, value)| headers.set(name.to_owned(), value.to_owned()));
         if headers.is_empty() || !request.add_headers(&headers) {
@@ -68,14 +92,10 @@ impl Inner {
         }
     }
 
-    /// `promise.create` by a client under its current span, or `task.create`, which begins the
+    /// `promise.create` by a client in its current context, or `task.create`, which begins the
     /// promise's first run at once.
-    pub async fn create(
-        self: &Arc<Self>,
-        mut request: Request,
-        caller: (Context, tracing::Span),
-    ) -> Answered {
-        let (parent, span) = caller;
+    pub async fn create(self: &Arc<Self>, mut request: Request, caller: Caller) -> Answered {
+        let Caller { context: parent, span, flow } = caller;
         let (id, lease) = match request.operation() {
             Operation::TaskCreate(task) => {
                 (task.action.data.id.to_string(), Some((Instant::now(), lease(task.ttl))))
@@ -83,12 +103,17 @@ impl Inner {
             Operation::PromiseCreate(create) => (create.id.to_string(), None),
             _ => unreachable!(),
         };
-        let Some(prepared) = self.prepare(&mut request, &parent, None, Pairs::default()) else {
+        let more = flow.as_ref().map(FirstCall::headers).unwrap_or_default();
+        let Some(prepared) = self.prepare(&mut request, &parent, None, more) else {
             return self.next.exchange(request).await;
         };
         let mut under_way = self.watch(Some(Asked::Creation { id, prepared: prepared.clone() }));
         let answer = self.send(request, &parent).await;
         under_way.note(&answer);
+        // Before the span of the call: the flow's is its parent.
+        if let Some(flow) = flow {
+            flow.answered(&answer, |promise| prepared.created(promise));
+        }
         let answer = answer?;
         if let (200, Some(promise)) = (answer.status(), answer.promise()) {
             match prepared.created(promise) {
@@ -101,6 +126,20 @@ impl Inner {
         }
         Ok(answer)
     }
+}
+
+/// Whether a promise is created that some process runs, and not a step or a timer.
+fn is_invocation(operation: &Operation) -> bool {
+    let tags = match operation {
+        Operation::PromiseCreate(create) => &create.tags,
+        Operation::TaskCreate(task) => &task.action.data.tags,
+        Operation::TaskFence(fence) => match &fence.action {
+            FencedAction::Create(create) => &create.tags,
+            FencedAction::Settle(_) => return false,
+        },
+        _ => return false,
+    };
+    tags.get(tag::TARGET).is_some()
 }
 
 /// A request that found its flow keeps its own trace, with a link to the flow's.

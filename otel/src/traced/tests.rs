@@ -1,5 +1,6 @@
 //! The tracing layer above a scripted server.
 
+mod flows;
 mod leases;
 mod lost_answers;
 mod metrics;
@@ -20,7 +21,7 @@ use wire::{
 };
 
 use super::*;
-use crate::Identity;
+use crate::{FlowTracer, Identity};
 
 const LEASE: i64 = 3_000;
 
@@ -28,6 +29,7 @@ struct Rig {
     traced: Traced,
     server: Scripted,
     exporter: InMemorySpanExporter,
+    flows: FlowTracer,
 }
 
 impl Rig {
@@ -53,9 +55,10 @@ impl Rig {
     ) -> Self {
         let server = Scripted::new(script);
         let traced = Traced::new(Arc::new(next(server.clone())), &telemetry);
+        let flows = FlowTracer::new(&telemetry);
         // The provider outlives the test: its end would end the exporter.
         std::mem::forget(telemetry);
-        Self { traced, server, exporter }
+        Self { traced, server, exporter, flows }
     }
 
     fn spans(&self) -> Vec<SpanData> {

@@ -65,7 +65,9 @@ fn only_unknown_propagators_leave_the_default_and_none_leaves_none() {
         let (settings, _) = read(&[("OTEL_PROPAGATORS", value)]);
         let settings = settings.unwrap();
         assert_eq!(fields(&settings), expected, "{value:?}");
+        assert!(!settings.stores_baggage, "nobody asks for it: {value:?}");
     }
+    assert!(read(&[("OTEL_PROPAGATORS", "tracecontext,baggage")]).0.unwrap().stores_baggage);
 }
 
 #[test]
