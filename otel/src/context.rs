@@ -83,9 +83,10 @@ pub(crate) fn inject(context: &Context, baggage: bool) -> Pairs<'static> {
     writer.headers
 }
 
-/// The trace id in the headers of a promise, in hexadecimal digits.
-pub fn trace_id(headers: &Pairs) -> Option<String> {
-    extract(headers).as_ref().and_then(trace_id_of)
+/// The span that the headers of a promise name as the parent of everything below: its trace, and
+/// whether that is sampled.
+pub fn span_context(headers: &Pairs) -> Option<SpanContext> {
+    extract(headers).map(|context| context.span().span_context().clone())
 }
 
 /// The trace id of a context, in hexadecimal digits.
@@ -168,9 +169,9 @@ mod tests {
             headers.get("traceparent"),
             Some("00-00000000000000000000000000000001-0000000000000002-01")
         );
-        assert_eq!(trace_id(&headers).as_deref(), Some("00000000000000000000000000000001"));
-        let found = extract(&headers).expect("it was just written");
-        assert_eq!(found.span().span_context().span_id(), SpanId::from(2));
+        let found = span_context(&headers).expect("it was just written");
+        assert_eq!((found.trace_id(), found.span_id()), (TraceId::from(1), SpanId::from(2)));
+        assert!(found.is_sampled());
         assert!(extract(&Pairs::default()).is_none());
         assert!(extract(&Pairs::from_iter([("traceparent", "nonsense")])).is_none());
     }

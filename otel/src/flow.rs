@@ -281,6 +281,14 @@ struct Request {
 }
 
 impl ServerSpan {
+    /// Whether the span may be exported. If not, attributes need not be collected.
+    pub fn is_recording(&self) -> bool {
+        self.request.as_ref().is_some_and(|Request { emitter, incoming, .. }| {
+            let client = incoming.span().span_context().clone();
+            emitter.is_some() && (client.is_sampled() || !client.is_valid())
+        })
+    }
+
     /// Adds an attribute.
     pub fn set_attribute(&mut self, attribute: KeyValue) {
         if let Some(request) = &mut self.request {

@@ -18,7 +18,7 @@ mod telemetry;
 mod traced;
 mod variables;
 
-pub use context::trace_id;
+pub use context::span_context;
 pub use export::Counts;
 pub use flow::{FlowSpan, FlowTracer, ServerSpan};
 pub use identity::Identity;

@@ -10,7 +10,7 @@ use testkit::{Http, Line, Server, Span, Stopped, until};
 
 use crate::{
     invariants::{BY_HAND, Shape, shape},
-    observed::{Observed, PLAIN, trace_of},
+    observed::{Observed, PLAIN, one, trace_of},
 };
 
 testkit::on_each_server!(
@@ -21,7 +21,8 @@ testkit::on_each_server!(
     a_promise_without_a_context_joins_the_trace_of_its_parent,
     every_line_of_a_function_names_its_promise_and_its_trace,
     spans_reach_the_collector_within_a_second,
-    health_routes_are_not_traced,
+    only_requests_for_flows_are_traced,
+    baggage_is_stored_in_invocations_if_it_is_asked_for,
     single_requests_have_spans_at_debug_level_only,
 );
 
@@ -47,7 +48,7 @@ async fn an_incoming_context_is_continued(server: Server) -> Stopped {
     answer.expect_message(3);
     assert_eq!(trace_of(&answer), trace);
     let spans = expect_tree!(system, trace, PLAIN, @"
-        ? gateway: POST /await-chain [server] route=/await-chain status=200
+        ? gateway: await-chain [internal] promise=continued
           gateway: rpc foo [producer] promise=continued group=service-a
             service-a: foo [internal] promise=continued group=service-a state=resolved
             service-a: foo on service-a* [consumer] promise=continued group=service-a outcome=fulfilled
@@ -57,9 +58,11 @@ async fn an_incoming_context_is_continued(server: Server) -> Stopped {
               service-b: rpc baz [producer] promise=continued.0.0 group=service-c
                 service-c: baz [internal] promise=continued.0.0 group=service-c state=resolved
                 service-c: baz on service-c* [consumer] promise=continued.0.0 group=service-c outcome=fulfilled
+        ? gateway: POST /await-chain [server] route=/await-chain status=200
     ");
-    let request = spans.iter().find(|span| span.kind == "server").unwrap();
-    assert_eq!(request.parent.as_deref(), Some("7e57000000000010"));
+    for name in ["await-chain", "POST /await-chain"] {
+        assert_eq!(one(&spans, name).parent.as_deref(), Some("7e57000000000010"), "{name}");
+    }
     system.stop().await
 }
 
@@ -69,9 +72,14 @@ async fn a_context_that_is_not_sampled_travels_and_nothing_is_exported(server: S
     let context = format!("00-{trace}-7e57000000000011-00");
     let headers = [("traceparent", &*context)];
     let path = "/await-chain?id=unsampled&work=300ms";
-    let answer = system.http().send(Method::POST, path, &headers).await.unwrap();
+    let linking = [("GATEWAY_JAEGER_URL", "http://jaeger.test")];
+    let http = system.another_gateway("gateway-link", &linking).await;
+    let answer = http.send(Method::POST, path, &headers).await.unwrap();
     answer.expect_message(3);
-    assert_eq!(trace_of(&answer), trace);
+    assert_eq!((trace_of(&answer), &answer.body["trace_url"]), (trace, &Value::Null));
+    let sampled = http.post("/await-chain?id=sampled").await;
+    let url = format!("http://jaeger.test/trace/{}", trace_of(&sampled));
+    assert_eq!(sampled.body["trace_url"], url);
     let root = system.resonate().promise("unsampled").await;
     let context = root["param"]["headers"]["traceparent"].as_str().unwrap();
     assert!(context.starts_with(&format!("00-{trace}-")) && context.ends_with("-00"), "{context}");
@@ -100,6 +108,39 @@ async fn turned_off_nothing_is_exported_and_contexts_travel(server: Server) -> S
     let (collector, stopped) = system.stop_and_keep().await;
     assert_eq!(collector.requests(), 0, "requests reached the collector");
     stopped
+}
+
+async fn baggage_is_stored_in_invocations_if_it_is_asked_for(server: Server) -> Stopped {
+    let members = (0..50).map(|n| format!("key{n}={}", "v".repeat(40)));
+    let baggage = members.collect::<Vec<_>>().join(",");
+    let stored = async |system: &Observed, id: &str| {
+        let path = format!("/await-chain?id={id}&work=10ms");
+        let headers = [("baggage", &*baggage)];
+        system.http().send(Method::POST, &path, &headers).await.unwrap().expect_message(3);
+        let of = async |promise: String| {
+            let promise = system.resonate().promise(&promise).await;
+            assert_eq!(promise["state"], "resolved", "{promise}");
+            let stored = promise["param"]["headers"]["baggage"].as_str();
+            stored.map(str::to_owned)
+        };
+        // The calls of foo, bar and baz, and a step of bar.
+        futures_util::future::join_all(["", ".0", ".0.1", ".0.0"].map(|it| of(format!("{id}{it}"))))
+            .await
+    };
+    let system = Observed::shared(server).await;
+    assert_eq!(stored(&system, "baggage-off").await, [const { None }; 4]);
+    system.stop().await;
+
+    let settings = [("OTEL_PROPAGATORS", "tracecontext,baggage")];
+    let system = Observed::start(server, &settings).await;
+    let found = stored(&system, "baggage-on").await;
+    assert_eq!(found[3], None, "a step has none");
+    for found in &found[..3] {
+        let found = found.as_ref().expect("each call has some");
+        assert!((900..=1_024).contains(&found.len()), "{} bytes", found.len());
+        assert!(found.split(',').all(|member| baggage.split(',').any(|it| it == member)));
+    }
+    system.stop().await
 }
 
 fn call(function: &str) -> Value {
@@ -152,7 +193,8 @@ async fn a_promise_without_a_context_joins_the_trace_of_its_parent(server: Serve
         PLAIN,
         redact: [(id.as_str(), "[id]")],
         @"
-        gateway: POST /fan-out-workflow [server] route=/fan-out-workflow status=200
+        gateway: fan-out-workflow [internal] promise=parent
+          gateway: POST /fan-out-workflow [server] route=/fan-out-workflow status=200
           gateway: rpc zim [producer] promise=parent group=service-g
             service-c: baz [internal] promise=[id] group=service-c state=resolved
             service-g: zim [internal] promise=parent group=service-g state=resolved
@@ -209,7 +251,7 @@ async fn spans_reach_the_collector_within_a_second(server: Server) -> Stopped {
     system.stop().await
 }
 
-async fn health_routes_are_not_traced(server: Server) -> Stopped {
+async fn only_requests_for_flows_are_traced(server: Server) -> Stopped {
     let system = Observed::shared(server).await;
     let http = system.http();
     let ready = |line: &Line| line.says("ready") && line.instance() == "service-a";
@@ -220,18 +262,19 @@ async fn health_routes_are_not_traced(server: Server) -> Stopped {
             assert_eq!(http.get(path).await.status, 200);
         }
     }
-    // Spans of earlier requests would arrive no later than the span of this one.
     http.get("/flows/healthy").await.expect_problem(404);
-    let later = |span: &Span| span.get("url.path") == "/flows/healthy";
-    let later = system.span("the next request", later).await;
-    assert_eq!(later.name, "GET /flows/{id}");
+    http.get("/await-chain").await.expect_problem(405);
+    // Spans of earlier requests would arrive no later than those of this one.
     http.post("/await-chain?id=health").await.expect_message(3);
+    let later = |span: &Span| span.get("url.query") == "id=health";
+    system.span("the next request", later).await;
     let foo = |span: &Span| span.name == "foo" && span.promise() == "health";
     system.span("a span of service-a", foo).await;
-    let traced = system.collector.spans().into_iter().find(|span| {
-        let path = span.get("url.path");
-        path.ends_with("healthz") || path.ends_with("readyz")
-    });
+    let traced = system
+        .collector
+        .spans()
+        .into_iter()
+        .find(|span| span.kind == "server" && span.get("http.request.method") != "POST");
     assert!(traced.is_none(), "{traced:#?}");
     system.stop().await
 }

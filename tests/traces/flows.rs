@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use reqwest::Method;
-
 use testkit::{Server, Span, Stopped, until};
 
 use crate::observed::{Observed, PLAIN, one, trace_of};
@@ -12,7 +10,6 @@ testkit::on_each_server!(
     an_await_chain_is_one_trace,
     a_detached_chain_is_one_trace,
     a_fan_out_workflow_is_one_trace,
-    a_request_that_reconnects_has_its_own_trace_with_a_link,
     a_timer_is_a_span_that_is_there_before_it_is_due,
     failed_attempts_are_events_of_their_step,
     an_error_goes_up_the_chain,
@@ -26,7 +23,8 @@ async fn an_await_chain_is_one_trace(server: Server) -> Stopped {
     let answer = system.http().post("/await-chain?id=tree-a").await;
     answer.expect_message(3);
     let spans = expect_tree!(system, trace_of(&answer), PLAIN, @"
-        gateway: POST /await-chain [server] route=/await-chain status=200
+        gateway: await-chain [internal] promise=tree-a
+          gateway: POST /await-chain [server] route=/await-chain status=200
           gateway: rpc foo [producer] promise=tree-a group=service-a
             service-a: foo [internal] promise=tree-a group=service-a state=resolved
             service-a: foo on service-a* [consumer] promise=tree-a group=service-a outcome=fulfilled
@@ -55,7 +53,8 @@ async fn a_detached_chain_is_one_trace(server: Server) -> Stopped {
         PLAIN,
         redact: [(cog, "[cog]"), (quz, "[quz]")],
         @"
-        gateway: POST /detached-chain [server] route=/detached-chain status=200
+        gateway: detached-chain [internal] promise=tree-d
+          gateway: POST /detached-chain [server] route=/detached-chain status=200
           gateway: rpc qux [producer] promise=tree-d group=service-d
             service-d: qux [internal] promise=tree-d group=service-d state=resolved
             service-d: qux on service-d* [consumer] promise=tree-d group=service-d outcome=fulfilled
@@ -76,7 +75,8 @@ async fn a_fan_out_workflow_is_one_trace(server: Server) -> Stopped {
     let answer = system.http().post("/fan-out-workflow?id=tree-f").await;
     answer.expect_message(3);
     let spans = expect_tree!(system, trace_of(&answer), PLAIN, @"
-        gateway: POST /fan-out-workflow [server] route=/fan-out-workflow status=200
+        gateway: fan-out-workflow [internal] promise=tree-f
+          gateway: POST /fan-out-workflow [server] route=/fan-out-workflow status=200
           gateway: rpc zim [producer] promise=tree-f group=service-g
             service-g: zim [internal] promise=tree-f group=service-g state=resolved
             service-g: zim on service-g* [consumer] promise=tree-f group=service-g outcome=fulfilled
@@ -91,32 +91,13 @@ async fn a_fan_out_workflow_is_one_trace(server: Server) -> Stopped {
     system.stop().await
 }
 
-async fn a_request_that_reconnects_has_its_own_trace_with_a_link(server: Server) -> Stopped {
-    let system = Observed::shared(server).await;
-    let http = system.http();
-    let first = http.post("/await-chain?id=link").await;
-    let trace = "7e570000000000000000000000000001";
-    let context = format!("00-{trace}-7e57000000000001-01");
-    let headers = [("traceparent", &*context)];
-    let again = http.send(Method::POST, "/await-chain?id=link", &headers).await.unwrap();
-    again.expect_start(3.into(), "link", true);
-    assert_eq!(trace_of(&again), trace_of(&first), "the answer names the flow's trace");
-    assert_ne!(trace_of(&first), trace);
-    let request = expect_tree!(system, trace, PLAIN, @"
-        ? gateway: POST /await-chain [server] route=/await-chain status=200 reconnected link=another trace
-    ").remove(0);
-    let call = system.span("the call", |span| span.name == "rpc foo" && span.promise() == "link");
-    let call = call.await;
-    assert_eq!(request.links, [(call.trace, call.id)], "the link points to the call of the flow");
-    system.stop().await
-}
-
 async fn a_timer_is_a_span_that_is_there_before_it_is_due(server: Server) -> Stopped {
     let system = Observed::shared(server).await;
     let answer = system.http().post("/await-chain?id=timer&sleep=4s").await;
     answer.expect_message(3);
     let spans = expect_tree!(system, trace_of(&answer), PLAIN, @"
-        gateway: POST /await-chain [server] route=/await-chain status=200
+        gateway: await-chain [internal] promise=timer
+          gateway: POST /await-chain [server] route=/await-chain status=200
           gateway: rpc foo [producer] promise=timer group=service-a
             service-a: foo [internal] promise=timer group=service-a state=resolved
             service-a: foo on service-a* [consumer] promise=timer group=service-a outcome=fulfilled
@@ -145,7 +126,8 @@ async fn failed_attempts_are_events_of_their_step(server: Server) -> Stopped {
     let answer = system.http().post("/await-chain?id=fail-2&fail=2").await;
     answer.expect_message(3);
     let spans = expect_tree!(system, trace_of(&answer), PLAIN, @"
-        gateway: POST /await-chain [server] route=/await-chain status=200
+        gateway: await-chain [internal] promise=fail-2
+          gateway: POST /await-chain [server] route=/await-chain status=200
           gateway: rpc foo [producer] promise=fail-2 group=service-a
             service-a: foo [internal] promise=fail-2 group=service-a state=resolved
             service-a: foo on service-a* [consumer] promise=fail-2 group=service-a outcome=fulfilled
@@ -171,7 +153,8 @@ async fn an_error_goes_up_the_chain(server: Server) -> Stopped {
     let answer = system.http().post("/fan-out-workflow?id=fail-5&fail=5").await;
     answer.expect_problem(502);
     expect_tree!(system, trace_of(&answer), PLAIN, @"
-        gateway: POST /fan-out-workflow [server] route=/fan-out-workflow status=502 ERROR
+        gateway: fan-out-workflow [internal] promise=fail-5
+          gateway: POST /fan-out-workflow [server] route=/fan-out-workflow status=502 ERROR
           gateway: rpc zim [producer] promise=fail-5 group=service-g
             service-g: zim [internal] promise=fail-5 group=service-g state=rejected ERROR application error: failed as requested (attempt 5, fail=5)
             service-g: zim on service-g* [consumer] promise=fail-5 group=service-g outcome=rejected ERROR the function failed
@@ -207,7 +190,8 @@ async fn a_flow_that_times_out_while_it_waits(server: Server) -> Stopped {
         PLAIN,
         redact: [(timer.as_str(), "[timer]")],
         @"
-        gateway: POST /await-chain [server] route=/await-chain status=504 ERROR
+        gateway: await-chain [internal] promise=over-waits
+          gateway: POST /await-chain [server] route=/await-chain status=504 ERROR
           gateway: rpc foo [producer] promise=over-waits group=service-a
             gateway: foo [internal] promise=over-waits group=service-a state=rejected_timedout ERROR timed out
             service-a: foo on service-a* [consumer] promise=over-waits group=service-a outcome=suspended
@@ -231,7 +215,8 @@ async fn a_flow_that_times_out_while_it_works(server: Server) -> Stopped {
     answer.expect_problem(504);
     // The gateway observes the time-out first, the holder at the end of its step.
     let spans = expect_tree!(system, trace_of(&answer), PLAIN, @"
-        gateway: POST /fan-out-workflow [server] route=/fan-out-workflow status=504 ERROR
+        gateway: fan-out-workflow [internal] promise=over-works
+          gateway: POST /fan-out-workflow [server] route=/fan-out-workflow status=504 ERROR
           gateway: rpc zim [producer] promise=over-works group=service-g
             gateway: zim [internal] promise=over-works group=service-g state=rejected_timedout ERROR timed out
             service-g: zim [internal] promise=over-works group=service-g state=rejected_timedout ERROR timed out

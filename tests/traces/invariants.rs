@@ -40,6 +40,7 @@ pub fn broken(spans: &[Span], log: &Log, kills: &[Kill]) -> Vec<String> {
     let mut once = HashSet::new();
     let mut steps = HashSet::new();
     let mut rpcs: HashMap<&str, usize> = HashMap::new();
+    let mut flows: HashMap<(&str, &str), &Span> = HashMap::new();
     let mut invocations: HashMap<&str, usize> = HashMap::new();
     let mut traces: BTreeMap<&str, &str> = BTreeMap::new();
     for span in spans {
@@ -52,13 +53,19 @@ pub fn broken(spans: &[Span], log: &Log, kills: &[Kill]) -> Vec<String> {
             let exists = ids.contains(&(&span.trace, parent));
             check(exists || killed || is_continued(span), "its parent is missing", span);
         }
-        if !span.promise().is_empty() {
+        // A flow that may have started or not names the promise that it asked for.
+        let perhaps = shape(span) == Shape::Flow && span.error.is_some();
+        if !span.promise().is_empty() && !perhaps {
             let flow = span.promise().split('.').next().unwrap_or_default();
-            // A request that reconnects has a trace of its own and names no promise.
+            // A request may have a trace of its own, and names no promise.
             let trace = traces.entry(flow).or_insert(&span.trace);
             check(*trace == span.trace, "a flow has more than one trace", span);
         }
         match shape(span) {
+            Shape::Flow => {
+                let another = flows.insert((&span.trace, span.promise()), span);
+                check(another.is_none(), "a flow has two spans", span);
+            }
             Shape::Rpc => *rpcs.entry(span.promise()).or_default() += 1,
             Shape::Invocation if new => *invocations.entry(span.promise()).or_default() += 1,
             Shape::Step => {
@@ -79,6 +86,11 @@ pub fn broken(spans: &[Span], log: &Log, kills: &[Kill]) -> Vec<String> {
             lease(span, spans, &mut check);
         }
     }
+    for call in spans.iter().filter(|span| is_first_call(span)) {
+        let flow = flows.get(&(&*call.trace, call.promise()));
+        let below = flow.is_some_and(|flow| call.parent.as_ref() == Some(&flow.id));
+        check(below || killed, "the call of a flow is not below the flow's span", call);
+    }
     for (what, counts) in [("rpc", &rpcs), ("invocation", &invocations)] {
         for (promise, count) in counts.iter().filter(|(_, count)| **count > 1) {
             broken.push(format!("{count} {what} spans of {promise}"));
@@ -95,8 +107,7 @@ pub fn broken(spans: &[Span], log: &Log, kills: &[Kill]) -> Vec<String> {
     broken
 }
 
-/// Whether this is the call of a flow's first function. Its parent is the span of the request, which
-/// arrives after the answer.
+/// Whether this is the call of a flow's first function. Its parent is the span of the flow.
 pub fn is_first_call(span: &Span) -> bool {
     span.service() == "gateway" && shape(span) == Shape::Rpc
 }
@@ -114,6 +125,7 @@ fn is_continued(span: &Span) -> bool {
 /// What a span is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shape {
+    Flow,
     Request,
     Rpc,
     Invocation,
@@ -139,6 +151,7 @@ pub fn shape(span: &Span) -> Shape {
         "producer" => Shape::Rpc,
         "consumer" if begins("received ") => Shape::Received,
         _ if !span.get("resonate.run.outcome").is_empty() => Shape::Run,
+        _ if !span.get("resonate.flow").is_empty() => Shape::Flow,
         _ if begins("lease on ") => Shape::Lease,
         _ if begins("lease ") => Shape::LostLease,
         _ if begins("sleep ") => Shape::Timer,
@@ -169,9 +182,12 @@ fn identity(span: &Span, check: &mut impl FnMut(bool, &str, &Span)) {
     // What stands for the name of a function that cannot be read.
     let name = if function.is_empty() { "invocation" } else { function };
     let holds = match shape(span) {
+        Shape::Flow => span.name == span.get("resonate.flow") && service == "gateway",
         Shape::Request => {
+            let required = ["url.scheme", "url.path", "server.address", "client.address"];
             span.name == format!("POST {}", span.get("http.route"))
-                || span.name == format!("GET {}", span.get("http.route"))
+                && required.iter().all(|name| !span.get(name).is_empty())
+                && span.error.is_some() != span.get("error.type").is_empty()
         }
         Shape::Rpc => span.name == format!("rpc {function}") && !group.is_empty(),
         Shape::Received => span.name == format!("received {function}") && group == service,

@@ -263,7 +263,7 @@ impl Trace {
         self.spans.iter().filter(|span| span.is_error).map(|span| span.name.as_str()).collect()
     }
 
-    /// Asserts that this is one tree: its root is the span of the request, every other span has its
+    /// Asserts that this is one tree: its root is the span of the flow, every other span has its
     /// parent, and no span exists twice.
     #[track_caller]
     fn expect_whole(&self) {
@@ -271,7 +271,8 @@ impl Trace {
         assert_eq!(by_id.len(), self.spans.len(), "a span exists twice in {self:#?}");
         let roots: Vec<_> = self.spans.iter().filter(|span| span.parent.is_none()).collect();
         assert_eq!(roots.len(), 1, "roots of {self:#?}");
-        assert!(roots[0].name.starts_with("POST /") && roots[0].service == "gateway");
+        assert!(roots[0].attributes["resonate.flow"] == roots[0].name, "{:#?}", roots[0]);
+        assert_eq!(roots[0].service, "gateway");
         let parents: HashSet<_> =
             self.spans.iter().filter_map(|span| span.parent.as_ref()).collect();
         for parent in parents {

@@ -81,8 +81,8 @@ async fn flows_do_not_notice_that_the_collector_is_out_of_reach(server: Server) 
         let (took, count) = flows(&http, outage).await;
         eprintln!("{server:?}, collector {outage}: {took:?} for a flow, usually {usual:?}");
         assert!(took < bound, "{took:?} for a flow, collector {outage}; usually {usual:?}");
-        // The gateway emits two spans for each flow: the request and the call.
-        let sent = 2 * count;
+        // The gateway emits three spans for each flow: the flow itself, its call and the request.
+        let sent = 3 * count;
         if let Mode::Slow(_) = mode {
             system.collector.set(Mode::Accept).await;
             let look = |spans: &[Span]| (of(spans, "gateway", outage).len() == sent).then_some(());
@@ -107,7 +107,7 @@ async fn flows_do_not_notice_that_the_collector_is_out_of_reach(server: Server) 
         system.collector.set(Mode::Accept).await;
         let again = format!("after-{outage}");
         let (_, count) = flows(&http, &again).await;
-        let expected = (if picky { 0 } else { sent }, 2 * count);
+        let expected = (if picky { 0 } else { sent }, 3 * count);
         let arrived = |spans: &[Span]| {
             (of(spans, "gateway", outage).len(), of(spans, "gateway", &again).len())
         };
@@ -155,7 +155,7 @@ async fn what_does_not_fit_in_the_queue_is_counted(server: Server) -> Stopped {
         (!of(&system.collector.spans(), "gateway-full", "full-later").is_empty()).then_some(())
     })
     .await;
-    let sent = 2 * (1 + count + later);
+    let sent = 3 * (1 + count + later);
     process::signal(system.pid("gateway-full"), "TERM");
     assert!(system.exit_of("gateway-full").await.success());
     let arrived = of(&system.collector.spans(), "gateway-full", "full").len();

@@ -11,7 +11,7 @@ use serde_json::Value;
 use testkit::{Answer, FLOWS, Http, Span, Stopped, flows, until};
 
 use crate::{
-    invariants::{Kill, Shape, is_first_call, shape},
+    invariants::{Kill, Shape, shape},
     observed::{self, Observed},
     tree::render,
 };
@@ -79,6 +79,8 @@ struct Invocation {
     trace: String,
     /// The id of its rpc span, from its context.
     call: String,
+    /// The id of the flow's span, if it is the first one of its flow.
+    flow: Option<String>,
     created: SystemTime,
     settled: SystemTime,
     steps: Vec<Step>,
@@ -139,9 +141,12 @@ async fn durable(system: &Observed, http: &Http, flow: &Flow) -> Vec<Invocation>
         });
         let promise = promise.await;
         let (trace, call) = context(&promise);
+        let flow = promise["param"]["headers"]["resonate-otel-flow"].as_str().map(str::to_owned);
+        assert_eq!(flow.is_some(), !id.contains('.'), "{promise}");
         invocations.push(Invocation {
             trace,
             call,
+            flow,
             created: time(&promise["createdAt"]),
             settled: time(&promise["settledAt"]),
             function: invocation["function"].as_str().unwrap().to_owned(),
@@ -212,8 +217,7 @@ impl Verdict<'_> {
         }
     }
 
-    /// The spans without their parents. Such a parent must be the span of a call that is missing, or
-    /// the request of a gateway that was killed.
+    /// The spans without their parents. Such a parent must be a span of a call or flow that is missing.
     fn orphans(&mut self, all: &[Invocation]) -> Vec<String> {
         let ids: BTreeSet<_> = self.spans.iter().map(|span| (&span.trace, &span.id)).collect();
         let mut orphans = Vec::new();
@@ -223,18 +227,12 @@ impl Verdict<'_> {
                 continue;
             }
             orphans.push(format!("{} of {}", span.name, span.promise()));
-            let call = all.iter().any(|invocation| {
-                let missing = format!("rpc {} of {}", invocation.function, invocation.id);
-                invocation.call == *parent && self.missing.contains(&missing)
+            let known = all.iter().any(|Invocation { id, function, call, flow, .. }| {
+                let missing = |what: String| self.missing.contains(&what);
+                call == parent && missing(format!("rpc {function} of {id}"))
+                    || flow.as_ref() == Some(parent) && missing(format!("flow {id}"))
             });
-            let killed = |invocation: &Invocation| {
-                let gateways = self.kills.iter().filter(|kill| kill.instance == "gateway");
-                let until = invocation.settled + self.window;
-                gateways.into_iter().any(|kill| (invocation.created..until).contains(&kill.at))
-            };
-            let mut flows = all.iter().filter(|invocation| invocation.call == span.id);
-            let request = is_first_call(span) && flows.any(killed);
-            if !call && !request {
+            if !known {
                 self.broken.push(format!("the parent is missing without a kill: {span:#?}"));
             }
         }
@@ -250,8 +248,19 @@ impl Verdict<'_> {
         let Invocation { id, function, trace, created, settled, steps, .. } = invocation;
         let (spans, group) = (self.spans, flows::find(function).group);
         let mine: Vec<_> = spans.iter().filter(|span| span.promise() == id).collect();
-        if mine.iter().any(|span| span.trace != *trace) {
+        // A request whose creation was not answered has its own flow span.
+        let strange = |span: &Span| {
+            span.trace != *trace && (shape(span) != Shape::Flow || span.error.is_none())
+        };
+        if mine.iter().any(|span| strange(span)) {
             self.complain("spans of another trace", invocation);
+        }
+        if let Some(flow) = &invocation.flow {
+            match mine.iter().filter(|span| span.id == *flow && span.trace == *trace).count() {
+                0 => self.miss(format!("flow {id}"), "gateway", *created),
+                1 => {}
+                _ => self.complain("more than one span of the flow", invocation),
+            }
         }
         let of = |wanted: Shape| mine.iter().filter(move |span| shape(span) == wanted);
         match of(Shape::Rpc).count() {

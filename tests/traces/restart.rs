@@ -27,7 +27,8 @@ async fn a_server_that_is_killed_in_the_middle_of_a_flow_leaves_one_whole_trace(
     let (answer, ()) = join!(request, restart);
     answer.expect_message(3);
     expect_tree!(system, trace_of(&answer), PLAIN, @"
-        gateway: POST /await-chain [server] route=/await-chain status=200
+        gateway: await-chain [internal] promise=restart
+          gateway: POST /await-chain [server] route=/await-chain status=200
           gateway: rpc foo [producer] promise=restart group=service-a
             service-a: foo [internal] promise=restart group=service-a state=resolved
             service-a: foo on service-a* [consumer] promise=restart group=service-a outcome=fulfilled

@@ -61,7 +61,8 @@ fn branch(spans: &[&Span], these: &[&Span], before: &str, view: &[&str], text: &
         let mut name = shown_name(child, view);
         // Runs and leases of one kind share a line. Everything else has a line for each span.
         if rank != RUN && rank != LEASE || child.takeover() {
-            name = format!("{name} {} {} {}", child.promise(), child.id, child.instance());
+            let again = child.get("resonate.reconnected");
+            name = format!("{name} {again} {} {} {}", child.promise(), child.id, child.instance());
         }
         below.entry((rank, name)).or_default().push(child);
     }
@@ -77,6 +78,7 @@ const LEASE: u8 = 2;
 /// The order of siblings.
 fn rank(span: &Span) -> u8 {
     match span.name.as_str() {
+        _ if span.kind == "server" => 0,
         name if name == span.get("resonate.function") || name == "invocation" => 0,
         name if name.starts_with("received ") => 0,
         name if name.starts_with("lease on ") => LEASE,

@@ -16,9 +16,13 @@ mod pool;
 #[cfg(test)]
 mod tests;
 
-use std::{convert::Infallible, pin::pin, sync::Arc, time::Duration};
+use std::{convert::Infallible, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
-use axum::{Router, body::Body, extract::Request};
+use axum::{
+    Router,
+    body::Body,
+    extract::{ConnectInfo, Request},
+};
 use hyper::{
     Response,
     body::Incoming,
@@ -122,6 +126,8 @@ async fn talk(
     connection: Arc<Connection>,
     mut stopping: watch::Receiver<bool>,
 ) {
+    // It fails for a client that is gone.
+    let client = stream.peer_addr().ok().map(ConnectInfo);
     let reading = connection.clone();
     let stream = InspectReader::new(stream, move |bytes: &[u8]| {
         if !bytes.is_empty() {
@@ -129,7 +135,7 @@ async fn talk(
         }
     });
     let routes = TowerToHyperService::new(routes);
-    let service = service_fn(|request| answer(&routes, &connection, request));
+    let service = service_fn(|request| answer(&routes, &connection, client, request));
     let mut http = http1::Builder::new()
         // The time-outs of `Limits` replace it.
         .header_read_timeout(None)
@@ -166,9 +172,14 @@ async fn talk(
 fn answer(
     routes: &TowerToHyperService<Router>,
     connection: &Arc<Connection>,
-    request: Request<Incoming>,
+    client: Option<ConnectInfo<SocketAddr>>,
+    mut request: Request<Incoming>,
 ) -> impl Future<Output = Result<Response<Tracked<Body>>, Infallible>> + use<> {
     connection.request_begins();
+    // As `axum::serve` does it.
+    if let Some(client) = client {
+        request.extensions_mut().insert(client);
+    }
     let request =
         request.map(|body| Body::new(Tracked::new(body, connection, Connection::request_read)));
     let (answer, connection) = (routes.call(request), connection.clone());

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use resonate_otel::Metrics;
+use resonate_otel::{FlowTracer, Metrics};
 use tokio::sync::{Semaphore, watch};
 
 use crate::{Settings, client::Client, waiters::Waiters};
@@ -14,6 +14,8 @@ pub struct App {
     pub client: Client,
     /// Who waits for which promise.
     pub waiters: Waiters,
+    /// Makes the spans of requests and flows.
+    pub tracer: FlowTracer,
     /// The gateway's settings.
     pub settings: Arc<Settings>,
     /// One permit for each request that may wait for a flow.

@@ -9,6 +9,7 @@
 //! | `app` | what all requests share |
 //! | `routes` | the routes, and `POST`: start a flow, wait for its result |
 //! | `inspect` | `GET /flows/{id}`: the state of a flow and of its invocations |
+//! | `span` | the span of a request |
 //! | `request` | query parameters, headers and bodies, checked |
 //! | `conflict` | the 422 for an id that belongs to something else |
 //! | `client` | the requests to the Resonate Server |
@@ -27,6 +28,7 @@ mod process;
 mod request;
 mod routes;
 mod settings;
+mod span;
 mod trace_link;
 mod waiters;
 

@@ -12,7 +12,7 @@ use node::{
     server::{self, ConnectionId, MessageStream, Transport},
     stop::{self, Stop},
 };
-use resonate_otel::{Identity, Telemetry};
+use resonate_otel::{FlowTracer, Identity, Telemetry};
 use tokio::sync::{Semaphore, watch};
 
 use crate::{GROUP, Settings, app::App, client::Client, routes, waiters::Waiters};
@@ -95,6 +95,7 @@ impl Gateway {
         let routes = routes::routes(App {
             client,
             waiters: waiters.clone(),
+            tracer: FlowTracer::new(telemetry),
             room: Arc::new(Semaphore::new(room)),
             settings: Arc::new(settings),
             metrics: telemetry.metrics(),

@@ -8,7 +8,6 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use axum_tracing_opentelemetry::middleware::OtelAxumLayer;
 use flows::{Answer, FLOWS, Flow};
 use node::health;
 use serde::Serialize;
@@ -21,6 +20,7 @@ use crate::{
     conflict, inspect, measured,
     problem::Problem,
     request::{self, Request},
+    span::RequestSpan,
     trace_link::{Ids, TraceLink},
 };
 
@@ -32,15 +32,20 @@ pub fn routes(app: App) -> Router {
                                 RawQuery(query): RawQuery,
                                 headers: HeaderMap,
                                 request: HttpRequest| {
-            request::read_body(request).await?;
-            start(app, flow, &query.unwrap_or_default(), &headers).await
+            let mut span = RequestSpan::begin(&app.tracer, flow, &request);
+            let started = async {
+                request::read_body(request).await?;
+                start(app, flow, &query.unwrap_or_default(), &headers, &mut span).await
+            };
+            let response = started.await.into_response();
+            // Dropped before, it tells that the client has hung up.
+            span.answered(response.status());
+            response
         };
         router = router.route(&flow.route(), post(start_flow));
     }
     router
         .route("/flows/{id}", get(inspect::inspect))
-        .layer(OtelAxumLayer::default())
-        // After the tracing layer, which does not apply to them: health checks are not traced.
         .merge(health::routes(app.up.clone()))
         .fallback(async |uri: Uri| Problem::NoRoute(uri.path().to_owned()))
         .method_not_allowed_fallback(async |method: Method| Problem::Method(method.to_string()))
@@ -70,6 +75,7 @@ async fn start(
     flow: &'static Flow,
     query: &str,
     headers: &HeaderMap,
+    span: &mut RequestSpan,
 ) -> Result<Response, Problem> {
     let Request { id, options } = Request::read(query, headers)?;
     // Held until the request is answered.
@@ -77,8 +83,8 @@ async fn start(
     let id = id.unwrap_or_else(|| flow.name.to_owned());
     // A client that hangs up ends this future, but not the creation: the tracing layer runs that in
     // a task of its own.
-    let Created { promise, reconnected } =
-        app.client.create(flow, &id, &options, app.settings.flow_timeout).await?;
+    let create = app.client.create(flow, &id, &options, app.settings.flow_timeout);
+    let Created { promise, reconnected } = span.flow(flow).start(create).await?;
     if reconnected {
         conflict::check(&promise, flow, &id, &options)?;
     }

@@ -15,8 +15,8 @@ pub struct Ids {
     pub reconnected: bool,
 }
 
-/// Where to see a flow. Empty if the flow was started without tracing; without the link if no
-/// Jaeger is configured.
+/// Where to see a flow. Empty if the flow was started without tracing; without the link if the flow is
+/// not sampled, or no Jaeger is configured.
 #[derive(Debug, Serialize)]
 pub struct TraceLink {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -28,9 +28,44 @@ pub struct TraceLink {
 impl TraceLink {
     /// The trace of the flow that starts with `promise`.
     pub fn of(promise: &Promise, jaeger_url: Option<&str>) -> Self {
-        let trace_id = promise.param.headers.as_ref().and_then(resonate_otel::trace_id);
-        let link = trace_id.as_ref().zip(jaeger_url);
-        let trace_url = link.map(|(id, jaeger)| format!("{jaeger}/trace/{id}"));
-        Self { trace_id, trace_url }
+        let span = promise.param.headers.as_ref().and_then(resonate_otel::span_context);
+        let sampled = span.as_ref().filter(|span| span.is_sampled());
+        let link = sampled.zip(jaeger_url);
+        let trace_url = link.map(|(span, jaeger)| format!("{jaeger}/trace/{}", span.trace_id()));
+        Self { trace_id: span.map(|span| span.trace_id().to_string()), trace_url }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use resonate_otel::{Identity, Telemetry};
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn only_a_flow_that_is_sampled_has_a_link() {
+        // It reads contexts as the process does.
+        let identity = Identity {
+            name: "gateway".to_owned(),
+            instance: "gateway".to_owned(),
+            namespace: "",
+            version: "0",
+        };
+        let _telemetry = Telemetry::start(identity).unwrap();
+        let trace = "7e570000000000000000000000000001";
+        let url = format!("http://jaeger/trace/{trace}");
+        for (flags, jaeger, expected) in [
+            ("01", Some("http://jaeger"), json!({"trace_id": trace, "trace_url": url})),
+            ("00", Some("http://jaeger"), json!({"trace_id": trace})),
+            ("01", None, json!({"trace_id": trace})),
+        ] {
+            let context = format!("00-{trace}-7e57000000000001-{flags}");
+            let promise = json!({"id": "x", "state": "pending", "timeoutAt": 2, "createdAt": 1,
+                "param": {"headers": {"traceparent": context}}})
+            .to_string();
+            let link = TraceLink::of(&serde_json::from_str(&promise).unwrap(), jaeger);
+            assert_eq!(serde_json::to_value(link).unwrap(), expected);
+        }
     }
 }
