@@ -1,8 +1,11 @@
 //! What must hold for the spans of a history.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use opentelemetry::{SpanId, TraceId, trace::SpanKind};
+use opentelemetry::{
+    SpanId, TraceId,
+    trace::{SpanKind, Status},
+};
 use opentelemetry_sdk::trace::SpanData;
 use simulation::{Exported, USER_CODE};
 
@@ -13,11 +16,18 @@ fn attribute(span: &SpanData, key: &str) -> String {
     found.map(|attribute| attribute.value.as_str().into_owned()).unwrap_or_default()
 }
 
+/// The call of a flow's first function.
+fn is_first_call(span: &SpanData) -> bool {
+    let promise = attribute(span, "resonate.promise.id");
+    span.span_kind == SpanKind::Producer && !promise.contains('.')
+}
+
 /// How many spans have no parent, and what is wrong.
 pub fn check(all: &[Exported], kind: Kind) -> (usize, Vec<String>) {
     let mut broken = Vec::new();
     let mut ids: HashSet<(TraceId, SpanId)> = HashSet::new();
     let mut traces: BTreeMap<String, TraceId> = BTreeMap::new();
+    let mut flows: HashMap<(TraceId, String), SpanId> = HashMap::new();
     let mut calls: BTreeMap<String, usize> = BTreeMap::new();
     let mut ends: BTreeMap<String, usize> = BTreeMap::new();
     for Exported { instance, span, .. } in all {
@@ -32,6 +42,16 @@ pub fn check(all: &[Exported], kind: Kind) -> (usize, Vec<String>) {
         let promise = attribute(span, "resonate.promise.id");
         if promise.is_empty() {
             continue;
+        }
+        if !attribute(span, "resonate.flow").is_empty() {
+            let id = context.span_id();
+            if flows.insert((context.trace_id(), promise.clone()), id).is_some() {
+                broken.push(format!("{promise} has two spans of its flow"));
+            }
+            // Its creation was not answered: it may have started or not.
+            if matches!(span.status, Status::Error { .. }) {
+                continue;
+            }
         }
         let flow = promise.split('.').next().unwrap_or_default().to_owned();
         if *traces.entry(flow).or_insert(context.trace_id()) != context.trace_id() {
@@ -49,11 +69,21 @@ pub fn check(all: &[Exported], kind: Kind) -> (usize, Vec<String>) {
             broken.push(format!("{count} {what} spans of {promise}"));
         }
     }
-    let sent = all.iter().filter(|span| !span.lost);
-    let orphans: Vec<String> = sent
+    for Exported { span, .. } in all.iter().filter(|made| is_first_call(&made.span)) {
+        let promise = attribute(span, "resonate.promise.id");
+        let flow = flows.get(&(span.span_context.trace_id(), promise));
+        if flow != Some(&span.parent_span_id) {
+            broken.push(format!("{} is not below the span of its flow", span.name));
+        }
+    }
+    let sent = || all.iter().filter(|span| !span.lost);
+    let there: HashSet<_> = sent()
+        .map(|Exported { span, .. }| (span.span_context.trace_id(), span.span_context.span_id()))
+        .collect();
+    let orphans: Vec<String> = sent()
         .filter(|Exported { span, .. }| {
             let parent = (span.span_context.trace_id(), span.parent_span_id);
-            span.parent_span_id != SpanId::INVALID && !ids.contains(&parent)
+            span.parent_span_id != SpanId::INVALID && !there.contains(&parent)
         })
         .map(|Exported { instance, span, .. }| format!("{} of {instance}", span.name))
         .collect();

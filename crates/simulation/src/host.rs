@@ -25,9 +25,6 @@ use crate::{
     world::RUNS,
 };
 
-/// A process that is killed loses the spans of this time: they wait to be exported in batches.
-const EXPORT_DELAY: Duration = Duration::from_millis(500);
-
 type Life = Pin<Box<dyn Future<Output = ()> + Send>>;
 type Count = Box<dyn Fn() -> usize + Send>;
 
@@ -178,7 +175,7 @@ impl Host {
         let Running { runtime, dispatch, alive, main, .. } = running;
         alive.store(false, Ordering::Relaxed);
         if !main.is_finished() {
-            record.lose_spans(self.instance(), self.life, now.saturating_sub(EXPORT_DELAY));
+            record.lose_spans(self.instance(), self.life, now);
         }
         dispatcher::with_default(&dispatch, || drop(runtime));
     }

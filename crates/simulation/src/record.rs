@@ -8,12 +8,20 @@ use std::{
     time::Duration,
 };
 
+use opentelemetry::{SpanId, trace::SpanKind};
 use opentelemetry_sdk::trace::SpanData;
+use resonate_otel::attributes;
 
 use crate::protocol::Protocol;
 
 /// How many lines of the log are kept, unless all are.
 const LINES: usize = 400;
+
+/// Spans wait this long to be exported in batches.
+const EXPORT_DELAY: Duration = Duration::from_millis(500);
+
+/// Spans that others have as their parent wait this long at most.
+const PARENT_DELAY: Duration = Duration::from_millis(50);
 
 /// What happened. Clones share it.
 #[derive(Clone, Default)]
@@ -29,6 +37,13 @@ struct Inner {
     abandoned: Vec<String>,
     protocol: Protocol,
     spans: Vec<Exported>,
+}
+
+/// Whether others have the span as their parent from its first moment: flows, calls and roots.
+fn is_parent(span: &SpanData) -> bool {
+    span.span_kind == SpanKind::Producer
+        || span.parent_span_id == SpanId::INVALID
+        || span.attributes.iter().any(|attribute| attribute.key.as_str() == attributes::FLOW)
 }
 
 /// A span that a process made.
@@ -114,13 +129,22 @@ impl Record {
         self.lock().spans.push(span);
     }
 
-    /// A process is killed: what it had not sent yet is lost.
-    pub(crate) fn lose_spans(&self, instance: &str, life: u32, after: Duration) {
-        for exported in &mut self.lock().spans {
-            if exported.life == life && exported.instance == instance && exported.made > after {
-                exported.lost = true;
-            }
-        }
+    /// A process is killed now: what it had not sent yet is lost.
+    pub(crate) fn lose_spans(&self, instance: &str, life: u32, now: Duration) {
+        let mut inner = self.lock();
+        let mut of_process: Vec<_> = inner
+            .spans
+            .iter_mut()
+            .filter(|exported| exported.life == life && exported.instance == instance)
+            .collect();
+        let sent = |delay| move |exported: &Exported| exported.made + delay <= now;
+        // What is queued goes with a parent.
+        let last = of_process.iter().rposition(|exported| {
+            is_parent(&exported.span) && sent(PARENT_DELAY)(exported)
+                || sent(EXPORT_DELAY)(exported)
+        });
+        let rest = last.map_or(0, |last| last + 1);
+        of_process[rest..].iter_mut().for_each(|exported| exported.lost = true);
     }
 
     /// All spans so far.
