@@ -97,6 +97,7 @@ impl<'a> Verdict<'a> {
         let mut takeovers = 0;
         for invocation in promises {
             self.once(invocation);
+            self.flow(invocation);
             takeovers += self.takeovers(invocation);
         }
         let orphans = self.orphans();
@@ -140,6 +141,25 @@ impl<'a> Verdict<'a> {
                 }
                 (count, _) => self.violations.push(format!("{id} has {count} spans {name}")),
             }
+        }
+    }
+
+    /// The call of a flow is below the flow's only span, which was exported before it.
+    fn flow(&mut self, Invocation { id, function, .. }: &Invocation) {
+        let rpc = format!("rpc {}", function.name);
+        let of = self.of(id);
+        let Some(call) = of.iter().find(|span| function.caller == "gateway" && span.name == rpc)
+        else {
+            return;
+        };
+        let is_flow = |span: &&&Span| !span.get("resonate.flow").is_empty();
+        // A request whose creation was not answered may have another one, in its own trace.
+        let flows: Vec<_> =
+            of.iter().filter(is_flow).filter(|span| span.trace == call.trace).collect();
+        if flows.len() != 1 || call.parent.as_ref() != Some(&flows[0].id) {
+            let text =
+                format!("{id} has {} spans of its flow, and its call {call:#?}", flows.len());
+            self.violations.push(text);
         }
     }
 
