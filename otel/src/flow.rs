@@ -196,16 +196,18 @@ impl FirstCall {
     }
 
     /// The server has answered, or will not. `created`: whether a promise is the one of this call.
+    /// Returns whether the flow has its span.
     pub fn answered(
         self,
         answered: &Result<Answer, ExchangeError>,
         created: impl Fn(&Promise) -> bool,
-    ) {
+    ) -> bool {
         let failure = match answered {
             Ok(answer) => match (answer.status(), answer.promise()) {
                 (200, Some(promise)) if !created(promise) => {
                     let pending = promise.is_pending();
-                    return self.end(Outcome::Found { flow: span_of(promise), pending });
+                    self.end(Outcome::Found { flow: span_of(promise), pending });
+                    return false;
                 }
                 (200, _) => None,
                 (status, _) => Some((status.to_string(), answer.reason().to_owned())),
@@ -221,6 +223,7 @@ impl FirstCall {
         };
         self.flow.emit(&self.promise, failure);
         self.end(Outcome::Begun);
+        true
     }
 
     fn end(&self, outcome: Outcome) {

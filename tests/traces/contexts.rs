@@ -288,6 +288,8 @@ async fn single_requests_have_spans_at_debug_level_only(server: Server) -> Stopp
     let request = system.span("the request", |span| span.trace == trace && span.kind == "client");
     let request = request.await;
     assert_eq!((&*request.name, request.instance()), ("promise.create", "gateway-debug"));
+    // One that finds a flow would be below a span that is never made.
+    debug.post("/fan-out-workflow?id=debug").await.expect_message(3);
     until(&system.log, "the flow's trace", async || {
         let spans = system.collector.spans();
         spans.iter().any(|span| span.trace == trace && span.kind == "server").then_some(())

@@ -4,14 +4,14 @@ use std::{sync::Arc, time::SystemTime};
 
 use opentelemetry::{
     Context,
-    trace::{SpanContext, SpanKind, TraceContextExt},
+    trace::{SpanContext, SpanKind, Status, TraceContextExt},
 };
 use tokio::time::Instant;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 use wire::{Operation, Pairs, Promise, Request, operation::FencedAction, tag};
 
-use super::{Answered, Inner, lease, lost::Asked};
-use crate::{attributes as key, context, flow::FirstCall, promise_spans::Creation};
+use super::{Answered, Inner, Spans, lease, lost::Asked};
+use crate::{attributes as key, context, emit::Finished, flow::FirstCall, promise_spans::Creation};
 
 /// The context of a promise that is about to be created.
 pub(super) struct Prepared {
@@ -108,12 +108,19 @@ impl Inner {
             return self.next.exchange(request).await;
         };
         let mut under_way = self.watch(Some(Asked::Creation { id, prepared: prepared.clone() }));
-        let answer = self.send(request, &parent).await;
+        let answer = match flow {
+            None => self.send(request, &parent).await,
+            Some(flow) => {
+                let (kind, sent) = (request.kind().to_owned(), SystemTime::now());
+                let answer = self.next.exchange(request).await;
+                // Before the span of the call: the flow's is its parent, and there only if it begins.
+                if flow.answered(&answer, |promise| prepared.created(promise)) {
+                    self.sent(kind, &parent, sent);
+                }
+                answer
+            }
+        };
         under_way.note(&answer);
-        // Before the span of the call: the flow's is its parent.
-        if let Some(flow) = flow {
-            flow.answered(&answer, |promise| prepared.created(promise));
-        }
         let answer = answer?;
         if let (200, Some(promise)) = (answer.status(), answer.promise()) {
             match prepared.created(promise) {
@@ -125,6 +132,25 @@ impl Inner {
             self.begin(&answer, lease).await;
         }
         Ok(answer)
+    }
+
+    /// The span of a single request, as [`Inner::send`] makes it, once it is known that `parent` has one.
+    fn sent(&self, kind: String, parent: &Context, start: SystemTime) {
+        if let Some(Spans { emitter, .. }) = &self.spans
+            && tracing::span_enabled!(target: key::REQUEST_TARGET, tracing::Level::DEBUG)
+        {
+            emitter.emit(Finished {
+                context: emitter.child(parent, &kind, &SpanKind::Client),
+                name: kind.into(),
+                kind: SpanKind::Client,
+                parent: parent.span().span_context().span_id(),
+                start,
+                end: SystemTime::now(),
+                attributes: Vec::new(),
+                events: Vec::new(),
+                status: Status::Unset,
+            });
+        }
     }
 }
 
