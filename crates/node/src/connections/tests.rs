@@ -27,7 +27,7 @@ const HALF_A_HEADER: &str = "POST /body HTTP/1.1\r\nhost: x\r\nx";
 const HALF_A_BODY: &str = "POST /body HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\nx";
 
 struct Server {
-    address: std::net::SocketAddr,
+    address: SocketAddr,
     /// `GET /slow` and the body of `GET /stream` end once this was notified.
     release: Arc<Notify>,
     /// One permit for each `GET /slow` that has begun.
