@@ -14,7 +14,7 @@ use opentelemetry::{
 use wire::{Pairs, Promise};
 
 /// The W3C header of baggage.
-const BAGGAGE: &str = "baggage";
+pub(crate) const BAGGAGE: &str = "baggage";
 
 /// Most bytes of baggage that a promise carries: they come back with each acquisition of its task.
 const MOST_BAGGAGE: usize = 1_024;

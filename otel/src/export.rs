@@ -20,6 +20,7 @@ use crate::limits::Limits;
 pub(crate) mod batches;
 pub(crate) mod losses;
 pub(crate) mod otlp;
+pub(crate) mod own;
 
 /// What became of the spans of this process. Once all is done, [`made`](Self::made) is the sum of
 /// the others.
@@ -56,6 +57,12 @@ impl Counts {
     /// Spans without an answer of the collector when the process ended.
     pub fn given_up(&self) -> u64 {
         self.given_up.load(Relaxed)
+    }
+
+    /// A span was handed to the application, which answers for it.
+    fn handed_over(&self) {
+        self.made.fetch_add(1, Relaxed);
+        self.exported.fetch_add(1, Relaxed);
     }
 
     /// Spans that were lost, for whatever reason.

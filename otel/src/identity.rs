@@ -48,9 +48,9 @@ pub struct Identity {
     /// `service.instance.id`: unique to the process.
     pub instance: String,
     /// `service.namespace`; empty: none.
-    pub namespace: &'static str,
+    pub namespace: String,
     /// `service.version`.
-    pub version: &'static str,
+    pub version: String,
 }
 
 impl Identity {
@@ -59,7 +59,7 @@ impl Identity {
     pub(crate) fn resource(&self) -> Resource {
         let name = variables::set("OTEL_SERVICE_NAME").unwrap_or_else(|| self.name.clone());
         let namespace = (!self.namespace.is_empty())
-            .then(|| KeyValue::new("service.namespace", self.namespace));
+            .then(|| KeyValue::new("service.namespace", self.namespace.clone()));
         Resource::builder_empty()
             .with_detector(Box::new(TelemetryResourceDetector))
             .with_schema_url([KeyValue::new("process.pid", pid())], SCHEMA_URL)
@@ -67,7 +67,7 @@ impl Identity {
             .with_attributes(container_id().map(|id| KeyValue::new("container.id", id)))
             .with_attributes([
                 KeyValue::new("service.instance.id", self.instance.clone()),
-                KeyValue::new("service.version", self.version),
+                KeyValue::new("service.version", self.version.clone()),
             ])
             .with_attributes(namespace)
             .with_detector(Box::new(EnvResourceDetector::new()))
@@ -115,8 +115,8 @@ mod tests {
         let identity = Identity {
             name: "orders".to_owned(),
             instance: "orders-1".to_owned(),
-            namespace: "shop",
-            version: "1.2.3",
+            namespace: "shop".to_owned(),
+            version: "1.2.3".to_owned(),
         };
         let resource = identity.resource();
         let get = |key: &'static str| resource.get(&key.into()).map(|value| value.to_string());

@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 pub mod attributes;
+mod builder;
 mod context;
 mod emit;
 mod export;
@@ -18,6 +19,7 @@ mod telemetry;
 mod traced;
 mod variables;
 
+pub use builder::TelemetryBuilder;
 pub use context::span_context;
 pub use export::Counts;
 pub use flow::{FlowSpan, FlowTracer, ServerSpan};

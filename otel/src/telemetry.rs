@@ -26,19 +26,21 @@ use tracing_subscriber::{
 };
 
 use crate::{
-    Identity,
+    Identity, TelemetryBuilder,
     attributes::REQUEST_TARGET,
+    builder::MakeSender,
     emit::Emitter,
     export::{
         AtOnce, Counts, SharedProcessor,
         batches::{Batches, Bounds},
         losses::Log,
         otlp::Otlp,
+        own::OwnProvider,
     },
     globals,
     limits::Limits,
     metrics::{Metrics, export::Export as MetricExport},
-    variables::{self, ConfigurationError, Export, Settings},
+    variables::{ConfigurationError, Export},
 };
 
 /// Version of the semantic conventions that attributes follow.
@@ -55,7 +57,7 @@ pub struct Telemetry {
     metrics: Metrics,
     metric_export: Option<MetricExport>,
     identity: Identity,
-    stores_baggage: bool,
+    pub(crate) stores_baggage: bool,
     ended: AtomicBool,
 }
 
@@ -87,21 +89,12 @@ impl Telemetry {
     /// # Errors
     /// The first variable that makes it impossible to export as asked; then nothing is started.
     pub fn start(identity: Identity) -> Result<Self, ConfigurationError> {
-        let Settings { propagator, stores_baggage, sampler, limits, export, metrics } =
-            variables::settings()?;
-        globals::propagator(propagator);
-        let mut telemetry = match export {
-            Some(export) => Self::exporting(identity, &export, sampler, limits)?,
-            None => Self::off(identity),
-        };
-        telemetry.stores_baggage = stores_baggage;
-        if let Some(settings) = metrics {
-            let Identity { instance, .. } = &telemetry.identity;
-            let resource = telemetry.identity.resource();
-            let export = MetricExport::start(&settings, resource, instance)?;
-            telemetry.measure(export);
-        }
-        Ok(telemetry)
+        Self::builder(identity).start()
+    }
+
+    /// Starts with something that the variables do not say, or not as the application wants it.
+    pub fn builder(identity: Identity) -> TelemetryBuilder {
+        TelemetryBuilder::new(identity)
     }
 
     /// Contexts travel, and nothing is exported.
@@ -114,15 +107,20 @@ impl Telemetry {
         Self { started, metrics, metric_export: None, identity, stores_baggage: false, ended }
     }
 
-    fn exporting(
+    /// Exports by OTLP, or with `sender`.
+    pub(crate) fn exporting(
         identity: Identity,
         export: &Export,
         sampler: Box<dyn ShouldSample>,
         limits: Limits,
+        sender: Option<MakeSender>,
     ) -> Result<Self, ConfigurationError> {
         let resource = identity.resource();
         let invalid = |error| export.to.invalid(error);
-        let sender = Otlp::new(&export.to, &resource).map_err(invalid)?;
+        let sender = match sender {
+            Some(make) => make(&resource),
+            None => Box::new(Otlp::new(&export.to, &resource).map_err(invalid)?),
+        };
         let Export { queue, batch, delay, .. } = *export;
         let counts = Arc::new(Counts::default());
         let log = Log::new(export.to.endpoint.clone(), identity.instance.clone());
@@ -130,10 +128,23 @@ impl Telemetry {
         let processor = Batches::start(sender, bounds, counts.clone(), log)
             .map_err(|error| invalid(error.to_string()))?;
         let processor = SharedProcessor::new(processor, limits);
-        let telemetry =
-            Self::with_processor(identity, resource, processor, counts, sampler, limits);
-        telemetry.started.iter().for_each(|started| globals::tracer_provider(&started.provider));
-        Ok(telemetry)
+        Ok(Self::with_processor(identity, resource, processor, counts, sampler, limits))
+    }
+
+    /// Hands spans to a tracer provider of the application.
+    pub(crate) fn with_own_provider(
+        identity: Identity,
+        own: OwnProvider,
+        sampler: Box<dyn ShouldSample>,
+    ) -> Self {
+        let (provider, counts) = (own.provider.clone(), own.counts.clone());
+        let processor = SharedProcessor::new(own, Limits::NONE);
+        Self::with(identity, provider, processor, counts, sampler)
+    }
+
+    /// Makes the tracer provider OpenTelemetry's global one, unless the application has set its own.
+    pub(crate) fn set_global(&self) {
+        self.started.iter().for_each(|started| globals::tracer_provider(&started.provider));
     }
 
     /// Starts to measure. Layers that were made before do not.
@@ -173,6 +184,16 @@ impl Telemetry {
             .with_span_limits(limits.of_sdk())
             .with_span_processor(processor.clone())
             .build();
+        Self::with(identity, provider, processor, counts, sampler)
+    }
+
+    fn with(
+        identity: Identity,
+        provider: SdkTracerProvider,
+        processor: SharedProcessor,
+        counts: Arc<Counts>,
+        sampler: Box<dyn ShouldSample>,
+    ) -> Self {
         let ids = RandomIdGenerator::default();
         let emitter = Arc::new(Emitter { processor, sampler, ids, scope: scope() });
         let started = Started { provider, emitter, counts };
@@ -182,6 +203,11 @@ impl Telemetry {
     /// Whether spans are made.
     pub fn is_on(&self) -> bool {
         self.started.is_some()
+    }
+
+    /// The tracer provider of this process, for spans of the application; `None` if none are made.
+    pub fn tracer_provider(&self) -> Option<&SdkTracerProvider> {
+        self.started.as_ref().map(|started| &started.provider)
     }
 
     /// How many spans were exported or lost; `None` if none are made.

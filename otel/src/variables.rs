@@ -43,9 +43,11 @@ pub fn ignored_variables() -> Vec<ConfigurationError> {
     variables.ignored
 }
 
-/// What the variables of this process say.
-pub(crate) fn settings() -> Result<Settings, ConfigurationError> {
-    Variables::new(&set).settings()
+/// What the variables say. `set`: a variable's value, unless it is empty.
+pub(crate) fn settings(
+    set: &dyn Fn(&str) -> Option<String>,
+) -> Result<Settings, ConfigurationError> {
+    Variables::new(set).settings()
 }
 
 /// A variable, unless it is empty.

@@ -28,8 +28,8 @@ pub(crate) fn run(
         Identity {
             name: service.group().to_owned(),
             instance: instance.clone(),
-            namespace: service.get_namespace(),
-            version: env!("CARGO_PKG_VERSION"),
+            namespace: service.get_namespace().to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
         },
         &config.log,
     )?;

@@ -388,7 +388,7 @@ pub fn identity(group: &str, instance: &str) -> Identity {
     Identity {
         name: group.to_owned(),
         instance: instance.to_owned(),
-        namespace: "simulation",
-        version: "0",
+        namespace: "simulation".to_owned(),
+        version: "0".to_owned(),
     }
 }

@@ -116,7 +116,12 @@ impl Rig {
 }
 
 fn identity() -> Identity {
-    Identity { name: "g".to_owned(), instance: "me".to_owned(), namespace: "", version: "0" }
+    Identity {
+        name: "g".to_owned(),
+        instance: "me".to_owned(),
+        namespace: String::new(),
+        version: "0".to_owned(),
+    }
 }
 
 fn remark(span: &SpanData) -> String {

@@ -58,8 +58,8 @@ pub fn run(settings: Settings, unknown: &[String]) -> Result<(), Error> {
     let identity = Identity {
         name: GROUP.to_owned(),
         instance: instance.clone(),
-        namespace: flows::NAMESPACE,
-        version: env!("CARGO_PKG_VERSION"),
+        namespace: flows::NAMESPACE.to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
     };
     let telemetry = logging::telemetry(identity, &settings.node.log)?;
     logging::report_unknown(unknown);

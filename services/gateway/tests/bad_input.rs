@@ -49,8 +49,8 @@ static TESTED: LazyLock<Tested> = LazyLock::new(|| {
         let identity = Identity {
             name: gateway::GROUP.to_owned(),
             instance: gateway::GROUP.to_owned(),
-            namespace: flows::NAMESPACE,
-            version: "test",
+            namespace: flows::NAMESPACE.to_owned(),
+            version: "test".to_owned(),
         };
         let transport = node::server::http(&settings.node).unwrap();
         let telemetry = Telemetry::start(identity).unwrap();

@@ -252,8 +252,8 @@ mod tests {
         let identity = Identity {
             name: "g".to_owned(),
             instance: "i".to_owned(),
-            namespace: "",
-            version: "0",
+            namespace: String::new(),
+            version: "0".to_owned(),
         };
         let telemetry = Telemetry::start(identity).unwrap();
         crate::server::client(config, "g", id, transport, &telemetry).1

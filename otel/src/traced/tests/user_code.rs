@@ -81,8 +81,12 @@ async fn in_a_function_its_promise_is_active_and_in_a_step_the_span_of_the_step(
 #[tokio::test]
 async fn without_spans_the_context_of_the_promise_is_active_in_a_step_too() {
     let server = Scripted::new(server("resolved", "pending"));
-    let identity =
-        Identity { name: "g".to_owned(), instance: "me".to_owned(), namespace: "", version: "0" };
+    let identity = Identity {
+        name: "g".to_owned(),
+        instance: "me".to_owned(),
+        namespace: String::new(),
+        version: "0".to_owned(),
+    };
     // No variable of the test's environment turns tracing on.
     let telemetry = Telemetry::start(identity).unwrap();
     let traced = Traced::new(Arc::new(server), &telemetry);
