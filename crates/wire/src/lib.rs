@@ -61,3 +61,8 @@ pub mod tag {
     /// `true`: the promise resolves at its time-out.
     pub const TIMER: &str = "resonate:timer";
 }
+
+/// The example of the README compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
