@@ -49,8 +49,8 @@ mod tests {
         let identity = Identity {
             name: "gateway".to_owned(),
             instance: "gateway".to_owned(),
-            namespace: "",
-            version: "0",
+            namespace: String::new(),
+            version: "0".to_owned(),
         };
         let _telemetry = Telemetry::start(identity).unwrap();
         let trace = "7e570000000000000000000000000001";
