@@ -3,7 +3,6 @@
 use std::{
     net::SocketAddr,
     sync::{Arc, Mutex},
-    time::Duration,
 };
 
 use axum::{Router, extract::Path, http::HeaderMap, routing::get};
@@ -14,7 +13,7 @@ use tokio::{net::TcpListener, sync::watch};
 
 use crate::{
     invariants::BY_HAND,
-    observed::{Observed, PLAIN},
+    observed::{Observed, PLAIN, one},
     shop,
 };
 
@@ -176,8 +175,8 @@ async fn a_step_that_is_dropped_is_above_what_it_did(server: Server) -> Stopped 
             service-s: wait [internal]
         "
     );
-    let slow = spans.iter().find(|span| span.name == "slow").unwrap();
-    assert!(slow.duration() > Duration::from_millis(200), "{slow:#?}");
+    let (slow, function) = (one(&spans, "slow"), one(&spans, "hurry"));
+    assert_eq!(slow.end, function.end, "it ends with its function");
     assert_eq!(shop.stop().await.code(), Some(0));
     system.stop().await
 }
