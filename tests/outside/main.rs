@@ -47,7 +47,8 @@ fn application() -> PathBuf {
     manifest.push_str("\n[patch.crates-io]\n");
     for package in packages {
         let packed = root().join(format!("target/package/{package}-0.1.0.crate"));
-        run(Command::new("tar").arg("xzf").arg(packed).arg("-C").arg(&folder));
+        // Unpacked as new files: those in a package are older than any build.
+        run(Command::new("tar").arg("xmzf").arg(packed).arg("-C").arg(&folder));
         manifest.push_str(&format!("{package} = {{ path = \"{package}-0.1.0\" }}\n"));
     }
     fs::write(folder.join("Cargo.toml"), manifest).unwrap();
