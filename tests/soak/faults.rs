@@ -251,6 +251,7 @@ impl<'a> Faults<'a> {
                 cable.cut();
                 sleep(self.short()).await;
                 self.stop(instance).await;
+                self.died(instance, true);
                 cable.heal();
                 self.restart(instance).await;
             }
@@ -276,9 +277,13 @@ impl<'a> Faults<'a> {
     }
 
     fn kill(&self, instance: &str) {
-        let death = Death { instance: instance.to_owned(), at: SystemTime::now() };
-        self.report.lock().unwrap().deaths.push(death);
+        self.died(instance, false);
         self.system.kill(instance);
+    }
+
+    fn died(&self, instance: &str, cut_off: bool) {
+        let death = Death { instance: instance.to_owned(), at: SystemTime::now(), cut_off };
+        self.report.lock().unwrap().deaths.push(death);
     }
 
     /// Tells a process to stop, and judges how it does.

@@ -1,7 +1,7 @@
 //! What was seen, and the table that tells it.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     fmt::Write as _,
     time::{Duration, Instant},
 };
@@ -32,7 +32,9 @@ pub struct Report {
     pub starts: Starts,
     /// The process of each run, by promise and version.
     pub holders: HashMap<(String, i64), String>,
-    /// Every process that was killed.
+    /// The runs whose process knew that it had lost the lease.
+    pub gave_up: HashSet<(String, i64)>,
+    /// Every process that was killed, or ended while it was cut off.
     pub deaths: Vec<Death>,
     /// The flows that have ended.
     pub ids: Vec<String>,
@@ -63,6 +65,9 @@ impl Report {
         if let (true, Some(promise)) = (line.says("run started"), line.field("promise")) {
             let run = (promise.to_owned(), line.version());
             self.holders.insert(run, line.instance().to_owned());
+        }
+        if let (true, Some(promise)) = (line.says("run abandoned"), line.field("promise")) {
+            self.gave_up.insert((promise.to_owned(), line.version()));
         }
         self.printed += usize::from(line.text == "3");
         line.says("ready")
