@@ -1,7 +1,7 @@
 //! What happened in a simulation: its event log, the spans that were exported, and violations.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashSet, VecDeque},
     fmt::Write,
     hash::{DefaultHasher, Hasher},
     sync::{Arc, Mutex, MutexGuard},
@@ -138,6 +138,12 @@ impl Record {
             .filter(|exported| exported.life == life && exported.instance == instance)
             .collect();
         let sent = |delay| move |exported: &Exported| exported.made + delay <= now;
+        // A step follows soon after what its code has made.
+        let local = |exported: &&&mut Exported| !exported.span.parent_span_is_remote;
+        let awaited: HashSet<SpanId> =
+            of_process.iter().filter(local).map(|exported| exported.span.parent_span_id).collect();
+        let is_parent =
+            |span: &SpanData| is_parent(span) || awaited.contains(&span.span_context.span_id());
         // What is queued goes with a parent.
         let last = of_process.iter().rposition(|exported| {
             is_parent(&exported.span) && sent(PARENT_DELAY)(exported)

@@ -3,10 +3,10 @@
 //! The SDK's `BatchSpanProcessor` gives up a batch when the exporter does, exports at fixed
 //! intervals, does not tell what it dropped, and forgets what it holds when a shutdown times out.
 //! Here a refused batch is sent again before anything else, the spans that others have as their
-//! parent are exported first, and the counts add up, whatever happens.
+//! parent are exported first or soon after them, and the counts add up, whatever happens.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashSet, VecDeque},
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -66,6 +66,8 @@ struct Shared {
 #[derive(Debug, Default)]
 struct State {
     queue: VecDeque<SpanData>,
+    /// Parents of spans that were exported before them.
+    awaited: HashSet<SpanId>,
     /// Spans of the batch that is sent, or sent again.
     in_flight: usize,
     /// When the next export is due.
@@ -80,6 +82,22 @@ struct State {
 }
 
 impl State {
+    /// Notes the parents that a batch lacks: those of spans that code in a step made, as the step ends
+    /// later. This crate's own spans call their parents remote: these were exported before.
+    fn await_parents(&mut self, batch: &[SpanData], most: usize) {
+        let local = |span: &&SpanData| !span.parent_span_is_remote;
+        for span in batch.iter().filter(local) {
+            // Parents that never come, or have come already, leave their ids behind.
+            if self.awaited.len() >= most {
+                self.awaited.clear();
+            }
+            self.awaited.insert(span.parent_span_id);
+        }
+        for span in batch {
+            self.awaited.remove(&span.span_context.span_id());
+        }
+    }
+
     fn is_idle(&self) -> bool {
         self.queue.is_empty() && self.in_flight == 0
     }
@@ -174,7 +192,8 @@ impl Shared {
             self.work.notify_one();
             return;
         }
-        let due = match is_parent(&span) {
+        let is_parent = is_parent(&span) || state.awaited.contains(&span.span_context.span_id());
+        let due = match is_parent {
             true => state.last_export.map_or(now, |last| now.max(last + PARENTS)),
             false => now + self.bounds.delay,
         };
@@ -222,7 +241,8 @@ impl Shared {
             let due = state.flush || full || state.due.is_some_and(|due| due <= now);
             if due && !state.queue.is_empty() {
                 let size = state.queue.len().min(self.bounds.batch);
-                let batch = state.queue.drain(..size).collect();
+                let batch: Vec<_> = state.queue.drain(..size).collect();
+                state.await_parents(&batch, self.bounds.queue);
                 state.in_flight = size;
                 state.last_export = Some(now);
                 if state.queue.is_empty() {

@@ -1,6 +1,9 @@
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender as Channel, channel};
 
-use opentelemetry::TraceFlags;
+use opentelemetry::{
+    TraceFlags,
+    trace::{SpanContext, TraceState},
+};
 
 use super::*;
 use crate::export::tests::span;
@@ -172,6 +175,33 @@ fn parents_are_exported_at_once_and_others_with_them() {
     collector.answer(accepted(0));
     batches.force_flush().unwrap();
     assert_counts(&counts, [7, 0, 0, 0]);
+}
+
+#[test]
+fn a_step_is_exported_soon_if_what_its_code_made_was_exported_before() {
+    let (batches, counts, collector) = start(8, 8, LONG);
+    // What is not a step has 2 as its parent.
+    let step = |id: u64| {
+        let context = child("").span_context;
+        let (trace, flags) = (context.trace_id(), context.trace_flags());
+        let own = SpanContext::new(trace, id.into(), flags, false, TraceState::default());
+        SpanData { span_context: own, parent_span_is_remote: true, ..child("step") }
+    };
+    batches.on_end(child("its code"));
+    batches.on_end(call("call"));
+    collector.attempt(&["its code", "call"]);
+    collector.answer(accepted(0));
+    batches.on_end(step(2));
+    collector.attempt(&["step"]);
+    collector.answer(accepted(0));
+    // The same once more: nothing waits for it any longer.
+    batches.on_end(step(2));
+    batches.on_end(step(3));
+    let soon = collector.attempts.recv_timeout(2 * PARENTS);
+    assert_eq!(soon, Err(RecvTimeoutError::Timeout));
+    collector.answer(accepted(0));
+    batches.force_flush().unwrap();
+    assert_counts(&counts, [5, 0, 0, 0]);
 }
 
 #[test]
