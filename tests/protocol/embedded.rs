@@ -220,7 +220,7 @@ async fn a_port_in_use_and_a_bad_setting_exit_with_64() {
     assert_eq!(lines, [expected]);
 
     let (code, lines) = fails(&["--retention", "5x"]).await;
-    let expected = "error: invalid --retention \"5x\": expected a duration such as 500ms or 10m";
+    let expected = "error: invalid --retention \"5x\": expected a duration such as 500ms or 3s";
     assert_eq!((code, lines), (Some(64), vec![expected.to_owned()]));
 }
 
