@@ -325,7 +325,7 @@ impl Drop for ServerSpan {
         let Some(request) = self.request.take() else { return };
         let end = SystemTime::now();
         match self.flow.take() {
-            // The client hung up first. The creation goes on, and tells whose child this is.
+            // The client hung up first. The creation continues, and tells whose child this is.
             Some(flow) if flow.called.load(Ordering::Relaxed) && flow.outcome.get().is_none() => {
                 // At the end of a process there is no runtime any more.
                 let Ok(runtime) = Handle::try_current() else { return };

@@ -11,11 +11,10 @@ use testkit::{Span, System, flows};
 
 use crate::report::Report;
 
-/// A killed process loses what it had not handed to its socket: the spans of calls that began, and of
-/// flows, at most this long before its death. Nothing of them is excused beyond that.
+/// A killed process loses what it had not exported: of flows and calls, what is younger than this.
 const PARENTS: Duration = Duration::from_millis(50);
 
-/// Other spans wait for the next batch, for half a second; the rest is a busy machine.
+/// Other spans wait for the next batch for half a second. The rest allows for a busy machine.
 const OTHERS: Duration = Duration::from_millis(1_000);
 
 /// How far the server's clock, in whole milliseconds, may be from the process's.
@@ -27,8 +26,8 @@ const AT_ONCE: usize = 16;
 /// At most one span in this many may be without its parent.
 const ORPHANS: usize = 2_000;
 
-/// What a process that ends while it is cut off from the server cannot look up any more: the answers
-/// that it lost since the cut, which is this old at most when its drain is over.
+/// A process that ends while it is cut off from the server cannot look up the answers that it lost since
+/// the cut. They are younger than this when its drain is over.
 const CUT_OFF: Duration = Duration::from_secs(15);
 
 /// A process that was killed, or that ended while it was cut off.
@@ -112,10 +111,7 @@ impl<'a> Verdict<'a> {
             ("spans", self.spans.len().to_string()),
             ("invocations of ended flows", promises.len().to_string()),
             ("spans without their parents", orphans.to_string()),
-            (
-                "rpc and invocation spans that killed processes took along",
-                self.lost.len().to_string(),
-            ),
+            ("rpc and invocation spans that killed processes lost", self.lost.len().to_string()),
             ("of these, more than 50 ms before the kill", late.to_string()),
             ("takeovers in the middle of a step that a trace shows", takeovers.to_string()),
         ];
@@ -131,7 +127,7 @@ impl<'a> Verdict<'a> {
         let Invocation { id, function, created, settled } = invocation;
         let rpc = format!("rpc {}", function.name);
         for (name, group, emitted, window) in [
-            (&*rpc, function.caller, *created, PARENTS + OTHERS),
+            (&*rpc, function.caller, *created, PARENTS),
             (function.name, function.group, *settled, OTHERS),
         ] {
             let count = self.of(id).iter().filter(|span| span.name == name).count();
@@ -195,8 +191,8 @@ impl<'a> Verdict<'a> {
                     && versions.last().is_some_and(|last| *last >= version)
             })
         };
-        // A run that lost the server for a whole lease, and whose release arrived in time after all,
-        // leaves no word of that to the next one.
+        // A run that lost the server for a whole lease could not record its release, even if the release
+        // itself arrived in time.
         let unclear = |version: i64| {
             outcome(version) == "released" && self.report.gave_up.contains(&(id.clone(), version))
         };

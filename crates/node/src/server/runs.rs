@@ -198,7 +198,7 @@ impl Runs {
         }
     }
 
-    /// Settles a promise that no process can run: its task would come back at once, for ever.
+    /// Settles a promise that no process can run: its task would come back at once, again and again.
     async fn reject(
         &self,
         id: &str,
