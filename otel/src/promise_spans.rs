@@ -56,13 +56,14 @@ impl PromiseSpans {
         let start = *start;
         let created = context::time(promise.created_at);
         self.compare_clocks(start, created, end);
-        let mut attributes = attributes(promise);
+        let function = promise.function();
+        let mut attributes = attributes(promise, function.clone());
         let (name, kind, start, end) = if promise.is_timer() {
             let due = context::time(promise.timeout_at);
             // By the clock of this process, which computed the due time.
             let length = due.duration_since(start).unwrap_or_default();
             (format!("sleep {:?}", requested(length)), SpanKind::Internal, created, due)
-        } else if let Some(function) = promise.function().filter(|_| !promise.is_step()) {
+        } else if let Some(function) = function.filter(|_| !promise.is_step()) {
             attributes.extend(key::messaging("rpc", "send", promise.group(), &promise.id));
             (format!("rpc {function}"), SpanKind::Producer, start, end)
         } else {
@@ -151,7 +152,8 @@ impl PromiseSpans {
         context: SpanContext,
         version: Option<i64>,
     ) {
-        let mut attributes = attributes(promise);
+        let function = promise.function();
+        let mut attributes = attributes(promise, function.clone());
         attributes.push(KeyValue::new(key::PROMISE_STATE, promise.state.as_str()));
         attributes.extend(version.map(|version| KeyValue::new(key::TASK_VERSION, version)));
         let status = match promise.state {
@@ -163,7 +165,7 @@ impl PromiseSpans {
             attributes.push(KeyValue::new(key::ERROR_TYPE, promise.state.as_str()));
         }
         self.emitter.emit(Finished {
-            name: promise.function().unwrap_or_else(|| UNREADABLE.to_owned()).into(),
+            name: function.unwrap_or_else(|| UNREADABLE.to_owned()).into(),
             kind: SpanKind::Internal,
             context,
             parent: parent.span().span_context().span_id(),
@@ -178,13 +180,13 @@ impl PromiseSpans {
     /// The context of a flow that a client without tracing has started: every process derives it
     /// alike. The first run reports the flow's first span.
     pub fn received(&self, promise: &Promise, first_run: bool, now: SystemTime) -> Context {
-        let name =
-            format!("received {}", promise.function().unwrap_or_else(|| UNREADABLE.to_owned()));
+        let function = promise.function();
+        let name = format!("received {}", function.as_deref().unwrap_or(UNREADABLE));
         let trace = context::derived_trace_id(promise);
         let span = context::derived_span_id("received", promise);
         let root = self.emitter.root(trace, span, &name, &SpanKind::Consumer);
         if first_run {
-            let mut attributes = attributes(promise);
+            let mut attributes = attributes(promise, function);
             let (group, id) = (promise.group(), &promise.id);
             attributes.extend(key::messaging("receive", "receive", group, id));
             self.emitter.emit(Finished {
@@ -203,9 +205,10 @@ impl PromiseSpans {
     }
 }
 
-fn attributes(promise: &Promise) -> Vec<KeyValue> {
+/// `function`: the name that the promise calls. To read it, its parameter is decoded.
+fn attributes(promise: &Promise, function: Option<String>) -> Vec<KeyValue> {
     let mut attributes = vec![KeyValue::new(key::PROMISE_ID, promise.id.to_string())];
-    attributes.extend(promise.function().map(|function| KeyValue::new(key::FUNCTION, function)));
+    attributes.extend(function.map(|function| KeyValue::new(key::FUNCTION, function)));
     attributes.extend(promise.group().map(|group| KeyValue::new(key::GROUP, group.to_owned())));
     attributes
 }

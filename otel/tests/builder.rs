@@ -2,13 +2,20 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use opentelemetry::trace::SpanKind;
 use opentelemetry_sdk::trace::{InMemorySpanExporter, Sampler, SdkTracerProvider, SpanData};
 use resonate_otel::{Identity, Telemetry, TracedFunction, TracedNetwork, TracedStep};
 use resonate_sdk::prelude::*;
 use tracing_subscriber::{Registry, filter::Targets, layer::SubscriberExt};
+
+/// How long a test waits for its spans.
+const LONGEST: Duration = Duration::from_secs(20);
 
 fn identity() -> Identity {
     Identity {
@@ -48,14 +55,27 @@ async fn flow(telemetry: &Telemetry, cents: i64) -> Result<i64> {
     result
 }
 
-/// Runs the flow with `telemetry` and ends it.
-async fn trace(telemetry: Telemetry, exporter: &InMemorySpanExporter, cents: i64) -> Vec<SpanData> {
+/// Runs the flow with `telemetry`, waits for `expected` spans, and ends it.
+async fn trace(
+    telemetry: Telemetry,
+    exporter: &InMemorySpanExporter,
+    cents: i64,
+    expected: usize,
+) -> Vec<SpanData> {
+    let begin = Instant::now();
     let layer = telemetry.layer(Targets::new().with_default(tracing::Level::INFO), false);
     let _default = tracing::subscriber::set_default(Registry::default().with(layer));
     assert_eq!(flow(&telemetry, cents).await.is_ok(), cents > 0);
-    let provider = telemetry.tracer_provider().unwrap().clone();
-    tokio::task::spawn_blocking(move || provider.force_flush()).await.unwrap().unwrap();
-    let spans = exporter.get_finished_spans().unwrap();
+    // The result may be there before the answer to the fulfil, which ends the run.
+    let spans = loop {
+        let provider = telemetry.tracer_provider().unwrap().clone();
+        tokio::task::spawn_blocking(move || provider.force_flush()).await.unwrap().unwrap();
+        let spans = exporter.get_finished_spans().unwrap();
+        if spans.len() >= expected || begin.elapsed() > LONGEST {
+            break spans;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    };
     tokio::task::spawn_blocking(move || telemetry.shutdown()).await.unwrap();
     spans
 }
@@ -96,7 +116,7 @@ async fn spans_go_to_an_exporter_of_the_application() {
     let exporter = InMemorySpanExporter::default();
     let telemetry = Telemetry::builder(identity()).exporter(exporter.clone()).start().unwrap();
     let counts = telemetry.counts().unwrap();
-    let spans = trace(telemetry, &exporter, 5).await;
+    let spans = trace(telemetry, &exporter, 5, TREE.len()).await;
     assert_eq!(tree(&spans), TREE);
     assert_eq!((counts.made(), counts.exported(), counts.lost()), (5, 5, 0));
     let kind = |name: &str| &spans.iter().find(|span| span.name == name).unwrap().span_kind;
@@ -111,7 +131,7 @@ async fn spans_go_through_a_tracer_provider_of_the_application() {
     let telemetry = Telemetry::builder(identity()).tracer_provider(provider).start().unwrap();
     let counts = telemetry.counts().unwrap();
     assert!(telemetry.tracer_provider().is_some());
-    let spans = trace(telemetry, &exporter, 0).await;
+    let spans = trace(telemetry, &exporter, 0, TREE.len()).await;
     assert_eq!(tree(&spans), TREE);
     assert_eq!(counts.made(), 4, "the application made the fifth itself");
     // The step reports the error that its function returned.
@@ -130,7 +150,7 @@ async fn a_sampler_of_the_application_decides_once_for_a_flow() {
         .sampler(Sampler::ParentBased(Box::new(Sampler::AlwaysOff)))
         .start()
         .unwrap();
-    assert!(trace(telemetry, &exporter, 5).await.is_empty());
+    assert!(trace(telemetry, &exporter, 5, 0).await.is_empty());
 }
 
 #[test]

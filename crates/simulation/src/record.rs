@@ -20,8 +20,8 @@ const LINES: usize = 400;
 /// Spans wait this long to be exported in batches.
 const EXPORT_DELAY: Duration = Duration::from_millis(500);
 
-/// Spans that others have as their parent wait this long at most.
-const PARENT_DELAY: Duration = Duration::from_millis(50);
+/// Spans that others have as their parent wait this long at most: in a busy process.
+const PARENT_DELAY: Duration = Duration::from_millis(200);
 
 /// What happened. Clones share it.
 #[derive(Clone, Default)]

@@ -23,8 +23,11 @@ use opentelemetry_sdk::{
 use super::{Answer, Counts, Sender, losses::Log};
 use crate::attributes as key;
 
-/// Time between two exports, if spans wait that others have as their parent.
+/// Time between two exports, if spans wait that others have as their parent. An export costs about as
+/// much as a quarter of a call, so it is longer the more spans the last batch had.
 const PARENTS: Duration = Duration::from_millis(50);
+const PARENTS_PER_SPAN: Duration = Duration::from_millis(3);
+const PARENTS_AT_MOST: Duration = Duration::from_millis(200);
 
 /// How long a flush may take.
 const FLUSH: Duration = Duration::from_secs(5);
@@ -72,7 +75,8 @@ struct State {
     in_flight: usize,
     /// When the next export is due.
     due: Option<Instant>,
-    last_export: Option<Instant>,
+    /// When the next export for the sake of parents may begin.
+    parents_from: Option<Instant>,
     /// Somebody waits for all spans to be exported.
     flush: bool,
     /// The process ends, and waits for all spans.
@@ -166,6 +170,11 @@ impl SpanProcessor for Batches {
     }
 }
 
+/// The time from the start of an export of `spans` to the next one for the sake of parents.
+fn pause_after(spans: usize) -> Duration {
+    (PARENTS + PARENTS_PER_SPAN * spans as u32).min(PARENTS_AT_MOST)
+}
+
 /// Whether others have the span as their parent from its first moment: flows, calls and roots.
 fn is_parent(span: &SpanData) -> bool {
     span.span_kind == SpanKind::Producer
@@ -194,7 +203,7 @@ impl Shared {
         }
         let is_parent = is_parent(&span) || state.awaited.contains(&span.span_context.span_id());
         let due = match is_parent {
-            true => state.last_export.map_or(now, |last| now.max(last + PARENTS)),
+            true => state.parents_from.map_or(now, |from| now.max(from)),
             false => now + self.bounds.delay,
         };
         state.queue.push_back(span);
@@ -244,7 +253,7 @@ impl Shared {
                 let batch: Vec<_> = state.queue.drain(..size).collect();
                 state.await_parents(&batch, self.bounds.queue);
                 state.in_flight = size;
-                state.last_export = Some(now);
+                state.parents_from = Some(now + pause_after(size));
                 if state.queue.is_empty() {
                     state.due = None;
                 }

@@ -157,16 +157,16 @@ fn parents_are_exported_at_once_and_others_with_them() {
     let start = Instant::now();
     batches.on_end(call("first"));
     collector.attempt(&["waits", "first"]);
-    // While an export is under way, and until 50 ms after its start, spans gather.
+    // While an export is under way, and for a pause after its start, spans gather.
     batches.on_end(call("second"));
     batches.on_end(child("with it"));
     batches.on_end(SpanData { parent_span_id: SpanId::INVALID, ..child("a root") });
     collector.answer(accepted(0));
     collector.attempt(&["second", "with it", "a root"]);
-    assert!(start.elapsed() >= PARENTS);
+    assert!(start.elapsed() >= pause_after(2));
     collector.answer(accepted(0));
     batches.on_end(child("alone"));
-    let soon = collector.attempts.recv_timeout(2 * PARENTS);
+    let soon = collector.attempts.recv_timeout(PARENTS_AT_MOST);
     assert_eq!(soon, Err(RecvTimeoutError::Timeout), "it is no parent");
     // A flow that continues a trace is no root.
     let attributes = vec![opentelemetry::KeyValue::new(key::FLOW, "order")];
@@ -175,6 +175,12 @@ fn parents_are_exported_at_once_and_others_with_them() {
     collector.answer(accepted(0));
     batches.force_flush().unwrap();
     assert_counts(&counts, [7, 0, 0, 0]);
+}
+
+#[test]
+fn a_busy_process_exports_less_often() {
+    let pauses = [0, 1, 10, 50, 512].map(|spans| pause_after(spans).as_millis());
+    assert_eq!(pauses, [50, 53, 80, 200, 200]);
 }
 
 #[test]
@@ -197,7 +203,7 @@ fn a_step_is_exported_soon_if_what_its_code_made_was_exported_before() {
     // The same once more: nothing waits for it any longer.
     batches.on_end(step(2));
     batches.on_end(step(3));
-    let soon = collector.attempts.recv_timeout(2 * PARENTS);
+    let soon = collector.attempts.recv_timeout(PARENTS_AT_MOST);
     assert_eq!(soon, Err(RecvTimeoutError::Timeout));
     collector.answer(accepted(0));
     batches.force_flush().unwrap();
