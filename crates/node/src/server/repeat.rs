@@ -4,8 +4,11 @@ use std::{sync::Arc, time::Duration};
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use resonate_otel::{Attempt, ClientRequests};
-use tokio::time::{Instant, sleep_until, timeout};
-use wire::{Answer, Exchange, ExchangeError, Request};
+use tokio::{
+    sync::{Semaphore, SemaphorePermit},
+    time::{Instant, sleep_until, timeout},
+};
+use wire::{Answer, Exchange, ExchangeError, Operation, Request};
 
 use crate::config::Config;
 
@@ -23,6 +26,10 @@ pub(super) fn backoff() -> ExponentialBackoff {
 /// a lease must survive a request that was lost.
 const SHORTEST_ATTEMPT: Duration = Duration::from_millis(200);
 
+/// Most requests of a process that are under way. The server answers one after the other: more would only
+/// wait there, until their attempts time out and are repeated, and heartbeats would wait behind them.
+const UNDER_WAY: usize = 32;
+
 /// The layer that repeats. Statuses from 500 are no answers: a proxy or a failing store sends them.
 pub(super) struct Repeat {
     next: Arc<dyn Exchange>,
@@ -31,6 +38,7 @@ pub(super) struct Repeat {
     /// How long a request without a deadline of its own is repeated.
     patience: Duration,
     requests: ClientRequests,
+    slots: Semaphore,
 }
 
 impl Repeat {
@@ -48,26 +56,48 @@ impl Repeat {
             attempt_timeout: config.attempt_timeout(),
             patience,
             requests,
+            slots: Semaphore::new(UNDER_WAY),
         }
     }
 
-    /// `left`: the time that the request has if nothing else bounds it.
+    fn unreachable(&self, reason: String) -> ExchangeError {
+        ExchangeError::Unreachable { server: self.server.clone(), reason }
+    }
+
+    /// A place among the requests that are under way, for which the request waits until `until`.
+    /// Heartbeats need none: a lease must not wait for other requests.
+    async fn slot(
+        &self,
+        request: &Request,
+        until: Instant,
+    ) -> Result<Option<SemaphorePermit<'_>>, ExchangeError> {
+        if let Operation::TaskHeartbeat(_) = request.operation() {
+            return Ok(None);
+        }
+        let longest = SHORTEST_ATTEMPT.max(until.saturating_duration_since(Instant::now()));
+        match timeout(longest, self.slots.acquire()).await {
+            Ok(slot) => Ok(slot.ok()),
+            Err(_) => Err(self.unreachable(format!("{UNDER_WAY} requests are not answered"))),
+        }
+    }
+
+    /// `patience`: when the time of the request is over if it has no deadline.
     async fn attempt(
         &self,
         request: &Request,
         repeated: bool,
-        left: Duration,
+        patience: Instant,
     ) -> Result<Answer, ExchangeError> {
-        let deadline = request.deadline().map(|deadline| *deadline.borrow());
-        let limit = match deadline.map(|it| it.saturating_duration_since(Instant::now())) {
-            None => left,
+        let deadline = || request.deadline().map(|deadline| *deadline.borrow());
+        let _slot = self.slot(request, deadline().unwrap_or(patience)).await?;
+        let left = |until: Instant| until.saturating_duration_since(Instant::now());
+        let limit = match deadline().map(left) {
+            None => left(patience),
             // One attempt is all it gets.
             Some(Duration::ZERO) => self.attempt_timeout,
             Some(left) => SHORTEST_ATTEMPT.max(left / 2),
         };
         let limit = limit.min(self.attempt_timeout);
-        let unreachable =
-            |reason| ExchangeError::Unreachable { server: self.server.clone(), reason };
         let start = Instant::now();
         let answered = timeout(limit, self.next.exchange(request.clone())).await;
         let attempt = match &answered {
@@ -79,10 +109,10 @@ impl Repeat {
         match answered {
             Ok(Ok(answer)) if answer.status() >= 500 => {
                 let (status, reason) = (answer.status(), answer.reason());
-                Err(unreachable(format!("it answered {status}: {reason}")))
+                Err(self.unreachable(format!("it answered {status}: {reason}")))
             }
             Ok(result) => result,
-            Err(_) => Err(unreachable(format!("no answer within {limit:.1?}"))),
+            Err(_) => Err(self.unreachable(format!("no answer within {limit:.1?}"))),
         }
     }
 }
@@ -96,8 +126,7 @@ impl Exchange for Repeat {
         let mut backoff = backoff();
         let mut repeated = false;
         loop {
-            let left = patience.saturating_duration_since(Instant::now());
-            let error = match self.attempt(&request, repeated, left).await {
+            let error = match self.attempt(&request, repeated, patience).await {
                 Ok(mut answer) => {
                     answer.repeated = repeated;
                     return Ok(answer);
@@ -119,13 +148,14 @@ impl Exchange for Repeat {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
     use super::*;
+    use futures_util::future::join_all;
     use serde_json::json;
-    use tokio::sync::watch;
+    use tokio::{sync::watch, time::sleep};
     use wire::{
-        operation::TaskRef,
+        operation::{TaskHeartbeat, TaskRef},
         scripted::{Reply, Scripted},
     };
 
@@ -147,6 +177,7 @@ mod tests {
             attempt_timeout: Duration::from_secs(2),
             patience: Duration::from_secs(3),
             requests: ClientRequests::default(),
+            slots: Semaphore::new(UNDER_WAY),
         };
         (repeat, server)
     }
@@ -179,7 +210,7 @@ mod tests {
         let start = Instant::now();
         let (renew, deadline) = watch::channel(start + Duration::from_secs(1));
         let renewal = async {
-            tokio::time::sleep(Duration::from_millis(500)).await;
+            sleep(Duration::from_millis(500)).await;
             renew.send_replace(start + Duration::from_secs(5));
         };
         let (result, ()) =
@@ -206,6 +237,46 @@ mod tests {
         let error = repeat.exchange(release()).await.unwrap_err();
         assert!(error.to_string().contains("no answer within"), "{error}");
         assert!(start.elapsed() <= Duration::from_secs(3), "{:?}", start.elapsed());
+    }
+
+    /// A server that never answers and counts its requests.
+    #[derive(Default)]
+    struct Counting(AtomicUsize);
+
+    #[async_trait::async_trait]
+    impl Exchange for Counting {
+        async fn exchange(&self, request: Request) -> Result<Answer, ExchangeError> {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            Silent.exchange(request).await
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn heartbeats_do_not_wait_for_other_requests_and_those_wait_for_a_place() {
+        let (mut repeat, _) = rig(Vec::new());
+        let server = Arc::new(Counting::default());
+        repeat.next = server.clone();
+        let others = join_all((0..100).map(|_| repeat.exchange(release())));
+        let heartbeat = TaskHeartbeat { pid: "b".into(), tasks: Vec::new() };
+        let heartbeat = repeat.exchange(Request::new("task.heartbeat", &heartbeat));
+        let beginning = sleep(Duration::from_millis(1));
+        tokio::select! {
+            _ = futures_util::future::join(others, heartbeat) => panic!("an answer"),
+            () = beginning => {}
+        }
+        assert_eq!(server.0.load(Ordering::Relaxed), UNDER_WAY + 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_without_a_place_ends_with_its_time() {
+        let (mut repeat, _) = rig(Vec::new());
+        repeat.next = Arc::new(Silent);
+        let start = Instant::now();
+        let errors = join_all((0..100).map(|_| repeat.exchange(release()))).await;
+        assert!(start.elapsed() <= Duration::from_millis(3_200), "{:?}", start.elapsed());
+        let waited =
+            |error: &ExchangeError| error.to_string().contains("requests are not answered");
+        assert!(errors.into_iter().any(|answer| waited(&answer.unwrap_err())));
     }
 
     /// A server that does not answer the first request.
