@@ -12,6 +12,7 @@
 mod answers;
 mod bounds;
 mod changed;
+mod crash;
 mod cuts;
 mod drain;
 mod flow;

@@ -6,12 +6,12 @@ use std::{
 };
 
 use flows::{Flow, Options};
-use node::server::instance_of;
+use node::server::Holder;
 use serde::Serialize;
 use serde_json::Value;
 use wire::{
     Address, Answer, AnswerBody, Exchange, ExchangeError, Pairs, Promise, PromiseState,
-    PromiseValue, Request, TaskState, call,
+    PromiseValue, Request, Task, TaskState, call,
     operation::{Get, PromiseCreate, RegisterListener},
     tag,
 };
@@ -37,6 +37,15 @@ pub struct Created {
     pub promise: Promise<'static>,
     /// It was there already.
     pub reconnected: bool,
+}
+
+/// A run of a task.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Run {
+    /// Its number.
+    pub version: i64,
+    /// The process.
+    pub holder: Holder,
 }
 
 /// A client of the Resonate Server. Clones share the connection.
@@ -69,17 +78,39 @@ impl Client {
                 headers: Some(Pairs::from_iter([(CREATOR, creator.as_str())])),
                 data: Some(call::encode(flow.first().name, &flow.arguments(options)).into()),
             },
-            tags: Pairs::from_iter([
-                (tag::ORIGIN, id),
-                (tag::BRANCH, id),
-                (tag::PARENT, id),
-                (tag::SCOPE, "global"),
-                (tag::TARGET, &target),
-            ]),
+            tags: tags(id, &target),
         };
-        let promise = promise(self.send("promise.create", &create).await?)?;
+        let promise = self.create_promise(&create).await?;
         let reconnected = promise.param.header(CREATOR) != Some(&creator);
         Ok(Created { promise, reconnected })
+    }
+
+    /// Calls `function` without arguments at `address`: the promise `id` is no part of a flow.
+    ///
+    /// # Errors
+    /// The server is unreachable or refuses.
+    pub async fn call(
+        &self,
+        id: &str,
+        function: &str,
+        address: &Address,
+        timeout: Duration,
+    ) -> Result<(), Error> {
+        let target = address.to_string();
+        let create = PromiseCreate {
+            id: id.into(),
+            timeout_at: milliseconds(SystemTime::now() + timeout),
+            param: PromiseValue {
+                headers: None,
+                data: Some(call::encode(function, &Value::Null).into()),
+            },
+            tags: tags(id, &target),
+        };
+        self.create_promise(&create).await.map(drop)
+    }
+
+    async fn create_promise(&self, create: &PromiseCreate<'_>) -> Result<Promise<'static>, Error> {
+        promise(self.send("promise.create", create).await?)
     }
 
     /// The promise `id`, if there is one.
@@ -98,11 +129,19 @@ impl Client {
     ///
     /// # Errors
     /// The server is unreachable or refuses.
-    pub async fn holder(&self, id: &str) -> Result<Option<String>, Error> {
+    pub async fn holder(&self, id: &str) -> Result<Option<Holder>, Error> {
+        Ok(self.run(id).await?.map(|run| run.holder))
+    }
+
+    /// The run of the task `id` now, if a process holds it.
+    ///
+    /// # Errors
+    /// The server is unreachable or refuses.
+    pub async fn run(&self, id: &str) -> Result<Option<Run>, Error> {
         match self.send("task.get", &Get { id: id.into() }).await {
             Ok(answer) => Ok(match answer.body() {
-                AnswerBody::Task(task) if task.state == TaskState::Acquired => {
-                    task.pid.as_deref().map(|pid| instance_of(pid).to_owned())
+                AnswerBody::Task(Task { state: TaskState::Acquired, version, pid, .. }) => {
+                    pid.as_deref().map(|pid| Run { version: *version, holder: Holder::of(pid) })
                 }
                 _ => None,
             }),
@@ -131,6 +170,17 @@ impl Client {
             _ => Ok(answer),
         }
     }
+}
+
+/// The tags of a promise that no function creates.
+fn tags<'a>(id: &'a str, target: &'a str) -> Pairs<'a> {
+    Pairs::from_iter([
+        (tag::ORIGIN, id),
+        (tag::BRANCH, id),
+        (tag::PARENT, id),
+        (tag::SCOPE, "global"),
+        (tag::TARGET, target),
+    ])
 }
 
 fn promise(answer: Answer) -> Result<Promise<'static>, Error> {
@@ -223,7 +273,8 @@ mod tests {
         {
             let task = json!({"id": "x", "state": state, "version": 1, "pid": "service-b#1"});
             let client = client(move |_, _| Reply::Answer(200, json!({"task": task})));
-            assert_eq!(client.holder("x").await.unwrap().as_deref(), holder, "{state}");
+            let found = client.holder("x").await.unwrap().map(|holder| holder.instance);
+            assert_eq!(found.as_deref(), holder, "{state}");
         }
     }
 

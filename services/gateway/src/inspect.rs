@@ -15,6 +15,7 @@ use wire::{Promise, PromiseState};
 use crate::{
     app::App,
     client::{self, Client},
+    held::Held,
     problem::Problem,
     request,
     trace_link::TraceLink,
@@ -41,8 +42,8 @@ struct InspectedInvocation {
     /// None: it has not been called yet.
     state: Option<PromiseState>,
     /// The process that holds it now.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    instance: Option<String>,
+    #[serde(flatten)]
+    held: Option<Held>,
 }
 
 /// Handles `GET /flows/{id}`.
@@ -72,11 +73,11 @@ pub async fn inspect(
     };
     let trace = TraceLink::of(&first, app.settings.jaeger_url.as_deref());
     let invocations = invocations.into_iter().zip(found);
-    let invocations = invocations.map(|(call, (promise, instance))| InspectedInvocation {
+    let invocations = invocations.map(|(call, (promise, holder))| InspectedInvocation {
+        held: holder.map(|holder| Held::new(&app.settings, call.function.group, holder)),
         function: call.function.name,
         id: call.id,
         state: promise.map(|promise| promise.state),
-        instance,
     });
     let invocations = invocations.collect();
     Ok(Json(Inspection { id, flow: flow.name, state, result, error, trace, invocations }))

@@ -4,7 +4,7 @@ use axum::{
     Json, Router,
     extract::{DefaultBodyLimit, RawQuery, Request as HttpRequest, State},
     http::{HeaderMap, Method, StatusCode, Uri, header::LOCATION},
-    middleware::from_fn_with_state,
+    middleware::{from_fn, from_fn_with_state},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
@@ -17,7 +17,7 @@ use wire::{Promise, PromiseState};
 use crate::{
     app::App,
     client::{self, Created},
-    conflict, inspect, measured,
+    conflict, crash, inspect, measured, origin,
     problem::Problem,
     request::{self, Request},
     span::RequestSpan,
@@ -46,9 +46,11 @@ pub fn routes(app: App) -> Router {
     }
     router
         .route("/flows/{id}", get(inspect::inspect))
+        .merge(crash::routes(&app.settings))
         .merge(health::routes(app.up.clone()))
         .fallback(async |uri: Uri| Problem::NoRoute(uri.path().to_owned()))
         .method_not_allowed_fallback(async |method: Method| Problem::Method(method.to_string()))
+        .layer(from_fn(origin::check))
         .layer(from_fn_with_state(app.metrics.clone(), measured::measure))
         .layer(DefaultBodyLimit::max(request::LARGEST_BODY))
         .with_state(app)
