@@ -11,6 +11,7 @@
 
 mod answers;
 mod bounds;
+mod cancel;
 mod changed;
 mod crash;
 mod cuts;

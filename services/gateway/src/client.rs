@@ -12,13 +12,16 @@ use serde_json::Value;
 use wire::{
     Address, Answer, AnswerBody, Exchange, ExchangeError, Pairs, Promise, PromiseState,
     PromiseValue, Request, Task, TaskState, call,
-    operation::{Get, PromiseCreate, RegisterListener},
+    operation::{Get, PromiseCreate, PromiseSettle, RegisterListener, SettleState},
     tag,
 };
 
 /// A header of each flow's first promise that tells who created it: the server gives the same
 /// answer whether it created a promise or found it.
 const CREATOR: &str = "async-rpc-creator";
+
+/// The error of a promise that was canceled.
+const CANCELED: &str = "canceled";
 
 /// Why a request to the Resonate Server has no result.
 #[derive(Debug, thiserror::Error)]
@@ -111,6 +114,25 @@ impl Client {
 
     async fn create_promise(&self, create: &PromiseCreate<'_>) -> Result<Promise<'static>, Error> {
         promise(self.send("promise.create", create).await?)
+    }
+
+    /// Cancels the promise `id`. Returns it as it is then: one that was settled before stays as it
+    /// was. None: there is no such promise.
+    ///
+    /// # Errors
+    /// The server is unreachable or refuses.
+    pub async fn cancel(&self, id: &str) -> Result<Option<Promise<'static>>, Error> {
+        let data = Some(call::encode_error(CANCELED).into());
+        let settle = PromiseSettle {
+            id: id.into(),
+            state: SettleState::RejectedCanceled,
+            value: PromiseValue { headers: None, data },
+        };
+        match self.send("promise.settle", &settle).await {
+            Ok(answer) => promise(answer).map(Some),
+            Err(Error::Refused { status: 404, .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// The promise `id`, if there is one.

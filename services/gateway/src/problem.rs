@@ -45,6 +45,13 @@ pub enum Problem {
         /// The function's own message.
         error: String,
     },
+    /// 409: the flow was canceled.
+    Canceled {
+        /// The flow.
+        flow: &'static Flow,
+        /// Its ids.
+        ids: Ids,
+    },
     /// 504: the flow timed out.
     TimedOut {
         /// The flow.
@@ -98,6 +105,10 @@ impl Problem {
                 let mut members = json!(ids);
                 members["error"] = error.into();
                 (StatusCode::BAD_GATEWAY, detail, members)
+            }
+            Self::Canceled { flow, ids } => {
+                let detail = format!("{} was canceled; {}", flow.name, retry(flow));
+                (StatusCode::CONFLICT, detail, json!(ids))
             }
             Self::TimedOut { flow, ids } => {
                 let detail = format!("{} timed out; {}", flow.name, retry(flow));

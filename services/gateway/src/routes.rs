@@ -16,6 +16,7 @@ use wire::{Promise, PromiseState};
 
 use crate::{
     app::App,
+    cancel,
     client::{self, Created},
     conflict, crash, inspect, measured, origin,
     problem::Problem,
@@ -45,7 +46,7 @@ pub fn routes(app: App) -> Router {
         router = router.route(&flow.route(), post(start_flow));
     }
     router
-        .route("/flows/{id}", get(inspect::inspect))
+        .route("/flows/{id}", get(inspect::inspect).delete(cancel::cancel))
         .merge(crash::routes(&app.settings))
         .merge(health::routes(app.up.clone()))
         .fallback(async |uri: Uri| Problem::NoRoute(uri.path().to_owned()))
@@ -121,6 +122,7 @@ async fn start(
         PromiseState::Resolved => {
             Ok(Json(Success { message: client::value_of(&promise), ids }).into_response())
         }
+        PromiseState::RejectedCanceled => Err(Problem::Canceled { flow, ids }),
         PromiseState::RejectedTimedout => Err(Problem::TimedOut { flow, ids }),
         _ => Err(Problem::Failed { flow, ids, error: client::error_of(&promise) }),
     }
