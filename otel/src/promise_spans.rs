@@ -130,10 +130,10 @@ impl PromiseSpans {
         });
     }
 
-    /// An invocation that the run `version` of this process has settled.
-    pub fn invocation(&self, parent: &Context, promise: &Promise, version: i64) {
+    /// An invocation that this process has settled: its run `version`, or nobody's run.
+    pub fn invocation(&self, parent: &Context, promise: &Promise, version: Option<i64>) {
         let context = self.emitter.child(parent, "", &SpanKind::Internal);
-        self.emit_invocation(parent, promise, context, Some(version));
+        self.emit_invocation(parent, promise, context, version);
     }
 
     /// An invocation that timed out. Nobody settles it, so whoever notices reports it, under an id

@@ -133,6 +133,7 @@ impl Exchange for Traced {
             Operation::TaskFulfill(_) => inner.fulfill(request).await,
             Operation::TaskRelease(_) => inner.release(request).await,
             Operation::TaskHeartbeat(_) => inner.heartbeat(request).await,
+            Operation::PromiseSettle(_) => inner.settle(request).await,
             Operation::RegisterListener(_) => {
                 let answer = inner.next.exchange(request).await?;
                 if let Some(promise) = answer.promise() {

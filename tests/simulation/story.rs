@@ -62,6 +62,8 @@ struct Wanted {
     start: Duration,
     options: Options,
     hang_up: Option<Duration>,
+    /// How long after its start it is canceled.
+    cancel: Option<Duration>,
 }
 
 impl Wanted {
@@ -76,7 +78,8 @@ impl Wanted {
         };
         let hang_up = some(0.15, 1, 4_000);
         let start = some(1.0, 0, 27_000).unwrap();
-        Self { flow, id: format!("flow-{number:02}"), start, options, hang_up }
+        let cancel = some(0.15, 0, 8_000);
+        Self { flow, id: format!("flow-{number:02}"), start, options, hang_up, cancel }
     }
 
     /// The function that fails has five attempts.
@@ -94,11 +97,31 @@ impl Wanted {
         path
     }
 
+    /// Cancels the flow if it is to be canceled. Returns whether that took effect, and what is wrong.
+    async fn cancel(&self, front: &Front) -> (bool, Vec<String>) {
+        let Some(cancel) = self.cancel else { return (false, Vec::new()) };
+        tokio::time::sleep(cancel).await;
+        let path = format!("/flows/{}", self.id);
+        let Answer { status, body } = front.ask(Method::DELETE, &path, None).await;
+        let invocations = body["invocations"].as_array();
+        let open = invocations.is_none_or(|all| all.iter().any(|one| one["state"] == "pending"));
+        let (canceled, right) = match (status, body["state"].as_str()) {
+            // The flow has not started yet.
+            (404, _) => (false, true),
+            (200, Some("rejected_canceled")) => (true, !open),
+            (200, Some("resolved" | "rejected")) => (false, true),
+            _ => (false, false),
+        };
+        let wrong = (!right).then(|| format!("DELETE {path}: {status} {body}"));
+        (canceled, wrong.into_iter().collect())
+    }
+
     /// Plays the client of this flow; returns what is wrong.
     async fn play(self, front: Front) -> Vec<String> {
         tokio::time::sleep(self.start).await;
-        let mut wrong = Vec::new();
-        let answer = front.ask(Method::POST, &self.path(), self.hang_up).await;
+        let path = self.path();
+        let start = front.ask(Method::POST, &path, self.hang_up);
+        let (answer, (canceled, mut wrong)) = tokio::join!(start, self.cancel(&front));
         let (status, body) = (answer.status, &answer.body);
         let detached = matches!(self.flow.answer, flows::Answer::AtOnce(_));
         let right = match status {
@@ -106,6 +129,7 @@ impl Wanted {
             200 if detached => body["message"].is_string(),
             200 => !self.fails() && body["message"] == self.flow.message(),
             202 => !detached,
+            409 => canceled,
             502 => self.fails() && body["error"].as_str().is_some_and(as_requested),
             _ => false,
         };
@@ -127,6 +151,7 @@ impl Wanted {
             }
             if all && ended(&body["state"]) {
                 let (state, result) = match self.fails() {
+                    _ if canceled => ("rejected_canceled", Value::Null),
                     true => ("rejected", Value::Null),
                     false => ("resolved", self.flow.result()),
                 };

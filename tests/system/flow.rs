@@ -86,9 +86,14 @@ impl Running {
         settled
     }
 
+    /// Waits for the answer to the request that started it.
+    pub async fn answer(&mut self) -> Answer {
+        (&mut self.answer).await.unwrap()
+    }
+
     /// Waits for the end of the flow and asserts that its answer and its result are right.
     pub async fn finish(&mut self, system: &System) {
-        let answer = (&mut self.answer).await.unwrap();
+        let answer = self.answer().await;
         answer.expect_message(self.flow.message());
         let end = ended(&system.log, &system.http(), &self.id).await;
         assert_eq!(end["state"], "resolved", "{end:#}");

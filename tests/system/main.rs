@@ -11,7 +11,9 @@
 
 mod answers;
 mod bounds;
+mod cancel;
 mod changed;
+mod crash;
 mod cuts;
 mod drain;
 mod flow;

@@ -191,10 +191,13 @@ fn identity(span: &Span, check: &mut impl FnMut(bool, &str, &Span)) {
         }
         Shape::Rpc => span.name == format!("rpc {function}") && !group.is_empty(),
         Shape::Received => span.name == format!("received {function}") && group == service,
-        // If the promise timed out, its awaiter or its holder emits the span.
+        // If the promise timed out, its awaiter or its holder emits the span. If it was canceled, the
+        // gateway does.
         Shape::Invocation => {
-            span.name == name
-                && (group == service || span.get("resonate.promise.state") == "rejected_timedout")
+            let state = span.get("resonate.promise.state");
+            let elsewhere = state == "rejected_timedout"
+                || (state == "rejected_canceled" && service == "gateway");
+            span.name == name && (group == service || elsewhere)
         }
         Shape::Run => {
             let kind = if span.version() == 1 { "consumer" } else { "internal" };

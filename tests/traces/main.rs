@@ -15,6 +15,7 @@
 #[macro_use]
 mod observed;
 
+mod cancel;
 mod contexts;
 mod crashes;
 mod flows;

@@ -9,7 +9,7 @@ use crate::{
     PREFIXES, jaeger,
     jaeger::Traces,
     ports,
-    process::{Program, Role, Spec},
+    process::{Program, Role, Spec, command_line},
     report, services,
     supervise::System,
 };
@@ -50,7 +50,11 @@ struct Inherited {
 
 impl Inherited {
     fn read() -> Result<Self, Error> {
-        let gateway: gateway::Settings = inherited(gateway::Settings::augment_args)?;
+        let gateway: gateway::Settings = inherited(|command| {
+            // This machine is the user's own, and the gateway listens on loopback.
+            gateway::Settings::augment_args(command)
+                .mut_arg("crash_button", |argument| argument.default_value("true"))
+        })?;
         gateway.node.check()?;
         gateway.node.instance(gateway::GROUP)?;
         let _: ServiceSettings = inherited(service_settings)?;
@@ -131,13 +135,24 @@ impl Plan {
         if let Traces::Jaeger(jaeger) = &self.traces {
             system.start(jaeger.spec()?)?;
         }
+        let button: &[&str] = match self.gateway.node.crash_button {
+            true => &["--crash-button", "true"],
+            false => &[],
+        };
         let process = |role, group, instance: &str, more: &[&str]| {
-            let arguments = [&[group, "--instance", instance, "--server", &server], more].concat();
-            self.spec(role, group, instance, &arguments)
+            let own = [group, "--instance", instance, "--server", &server];
+            self.spec(role, group, instance, &[&own, button, more].concat())
         };
         let listen = self.gateway.listen.to_string();
-        let group = gateway::GROUP;
-        system.start(process(Role::Gateway, group, group, &["--listen", &listen]))?;
+        let start = command_line(&process(Role::Service, "{group}", "{instance}", &[]));
+        let mut more = vec!["--listen", &listen];
+        if self.gateway.kill_command.is_none() {
+            more.extend(["--kill-command", "kill -9 {pid}"]);
+        }
+        if self.gateway.start_command.is_none() {
+            more.extend(["--start-command", &start]);
+        }
+        system.start(process(Role::Gateway, gateway::GROUP, gateway::GROUP, &more))?;
         for service in services::all() {
             let group = service.group();
             for n in 0..self.options.replicas {

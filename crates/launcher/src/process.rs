@@ -1,6 +1,7 @@
 //! One child process of the launcher.
 
 use std::{
+    borrow::Cow,
     net::SocketAddr,
     os::{
         fd::OwnedFd, unix::net::UnixStream as StdUnixStream, unix::process::CommandExt,
@@ -162,5 +163,32 @@ pub fn command_line(spec: &Spec) -> String {
     }
     words.push(path.display().to_string());
     words.extend(spec.arguments.iter().cloned());
-    words.join(" ")
+    words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ")
+}
+
+/// A word as a shell reads it back. Braces stay bare: a place in a template is filled in later.
+fn quoted(word: &str) -> Cow<'_, str> {
+    let bare = |c: char| c.is_ascii_alphanumeric() || "-_=:,./@%+{}".contains(c);
+    match !word.is_empty() && word.chars().all(bare) {
+        true => word.into(),
+        false => format!("'{}'", word.replace('\'', r"'\''")).into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shell_reads_each_word_back() {
+        for (word, expected) in [
+            ("--server", "--server"),
+            ("OTEL_X=http://127.0.0.1:4318/v1/traces", "OTEL_X=http://127.0.0.1:4318/v1/traces"),
+            ("kill -9 {pid}", "'kill -9 {pid}'"),
+            ("it's", r"'it'\''s'"),
+            ("", "''"),
+        ] {
+            assert_eq!(quoted(word), expected);
+        }
+    }
 }

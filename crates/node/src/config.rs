@@ -49,6 +49,10 @@ pub struct Config {
     /// Longest delay between attempts of a step. 1ms to 1h
     #[arg(long, env = "NODE_RETRY_MAX_DELAY", value_name = "DURATION", default_value = "2s", value_parser = settings::duration(MS, HOUR))]
     pub retry_max_delay: Duration,
+    /// Whether a message can kill this process, for demonstrations: the gateway then has the route
+    /// POST /instances/{group}/{instance}/crash, and a service has the function behind it
+    #[arg(long, env = "NODE_CRASH_BUTTON", value_name = "BOOLEAN", default_value = "false", action = clap::ArgAction::Set, value_parser = settings::boolean)]
+    pub crash_button: bool,
     /// Threads that run functions and requests. 1 to 64
     #[arg(long, env = "NODE_WORKER_THREADS", value_name = "NUMBER", default_value = "1", value_parser = settings::integer(1, 64))]
     pub worker_threads: usize,

@@ -5,6 +5,7 @@
 //! | [`Service`] | a group and its functions |
 //! | [`Worker`] | a process of a service, without what belongs to the operating system |
 //! | [`step()`] | checkpointed steps, with retries |
+//! | [`crash`] | the function that kills its process, for demonstrations |
 //! | [`server`] | the way to the Resonate Server, layer by layer |
 //! | [`config`] | the settings of every process |
 //! | [`cli`], [`runtime`] | command lines; the Tokio runtime and listeners of a process |
@@ -33,6 +34,7 @@
 pub mod cli;
 pub mod config;
 pub mod connections;
+pub mod crash;
 pub mod descriptors;
 pub mod error;
 pub mod errors;

@@ -30,7 +30,7 @@ use resonate_otel::{Telemetry, Traced};
 pub(crate) use self::{adapter::SdkNetwork, leases::Leases, runs::Runs};
 use self::{http::Http, repeat::Repeat, runs::HandOver};
 pub use self::{
-    pid::instance_of,
+    pid::{Holder, instance_of},
     settlements::{Settlements, Wait},
     stream::{ConnectionId, Listener, MessageStream},
     transport::{Chunks, Transport},
@@ -38,6 +38,7 @@ pub use self::{
 use crate::{
     Service,
     config::{Config, ServiceSettings},
+    crash,
     error::Error,
 };
 
@@ -74,7 +75,9 @@ pub(crate) fn stack(
     let metrics = telemetry.metrics();
     metrics.runs_only(group, service.functions());
     let hand_over = service.get_hands_over().then(|| HandOver::new(repeat, group, instance));
-    let (next, functions) = (Arc::new(traced.clone()), service.functions());
+    let next = Arc::new(traced.clone());
+    let button = config.crash_button.then_some(crash::FUNCTION);
+    let functions = service.functions().into_iter().chain(button).collect();
     let runs = Runs::new(next, settings, group, instance, functions, hand_over, metrics);
     let runs = Arc::new(runs);
     let stream = Arc::new(stream);

@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use crate::{
     Service,
     config::ServiceSettings,
+    crash,
     error::Error,
     server::{self, MessageStream, Runs, Stack, Transport},
     step::Runtime,
@@ -44,7 +45,11 @@ impl Worker {
         // Steps look for it.
         .with_dependency(traced.clone())
         .with_dependency(Runtime::new(config, instance, runs.leases().clone(), traced));
-        service.register(&resonate).map_err(|error| Error::Other(error.to_string()))?;
+        let registered = service.register(&resonate).and_then(|()| match config.crash_button {
+            true => resonate.register(crash::crash),
+            false => Ok(()),
+        });
+        registered.map_err(|error| Error::Other(error.to_string()))?;
         network.open();
         Ok(Self { runs, stream })
     }

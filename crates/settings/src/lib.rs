@@ -29,7 +29,7 @@ use clap::{
 pub use self::{
     error::{EXIT_SETTING, Error, SettingError, fail},
     log::{LogFormat, filter},
-    values::{address, duration, integer, name, reachable, url},
+    values::{address, boolean, duration, integer, name, reachable, url},
 };
 
 /// The rest of the variable that names a prefix's file.

@@ -22,6 +22,14 @@ pub fn duration(
     }
 }
 
+/// Reads `true` or `false`.
+///
+/// # Errors
+/// What is expected.
+pub fn boolean(text: &str) -> Result<bool, String> {
+    text.parse().map_err(|_| "expected true or false".to_owned())
+}
+
 /// Reads an integer between two bounds.
 pub fn integer(
     least: usize,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use node::server::instance_of;
 use wire::{
-    Answer, AnswerBody, Operation, Promise, Request,
+    Answer, AnswerBody, Operation, Promise, PromiseState, Request,
     operation::{FencedAction, TaskRef},
 };
 
@@ -70,6 +70,13 @@ impl Protocol {
             Operation::TaskSuspend(task) => (&task.id, task.version, answer.status() == 200),
             Operation::TaskFulfill(task) => (&task.id, task.version, true),
             Operation::TaskRelease(TaskRef { id, version }) => (id, *version, true),
+            Operation::PromiseSettle(settle) => {
+                // Nobody holds the task of a promise that is settled.
+                if let Some(task) = self.tasks.get_mut(&*settle.id) {
+                    task.holder = None;
+                }
+                return;
+            }
             _ => return,
         };
         let known = self.tasks.entry(id.to_string()).or_default();
@@ -103,8 +110,11 @@ impl Protocol {
         held.map(|(id, _)| id.clone()).collect()
     }
 
-    pub fn is_settled(&self, promise: &str) -> bool {
-        self.promises.get(promise).is_some_and(Option::is_some)
+    /// Whether the promise of a step has an outcome that no run may make again. A run that has created
+    /// a step does not see that it is canceled.
+    pub fn is_stored(&self, step: &str) -> bool {
+        let settled = self.promises.get(step).and_then(Option::as_ref);
+        settled.is_some_and(|it| it.state != PromiseState::RejectedCanceled.as_str())
     }
 
     pub fn takeovers(&self) -> u64 {
@@ -133,6 +143,7 @@ fn describe(request: &Request) -> String {
             format!("{kind}{}", tasks.collect::<String>())
         }
         Operation::PromiseCreate(create) => format!("{kind} {}", create.id),
+        Operation::PromiseSettle(settle) => format!("{kind} {}", settle.id),
         Operation::PromiseGet(get) => format!("{kind} {}", get.id),
         _ => kind.to_owned(),
     }

@@ -120,7 +120,7 @@ impl Record {
 
     /// The body of a step starts.
     pub(crate) fn step_started(&self, host: &str, promise: &str) {
-        if self.lock().protocol.is_settled(promise) {
+        if self.lock().protocol.is_stored(promise) {
             self.violation(format!("{host}: step {promise} starts, and its result is stored"));
         }
     }

@@ -1,10 +1,11 @@
-//! The clock and the random numbers of the C library, replaced on threads that simulate.
+//! The clock, the random numbers and the process id of the C library, replaced on threads that
+//! simulate.
 //!
-//! `std`, Tokio and every other library read the time with `clock_gettime` and take randomness from
-//! `getrandom`. An executable that links this crate gets the functions below in their place. They do
-//! what the C library does, except on a thread that has called [`enter`]: there the time is the one
-//! that [`set`] says, and the random numbers follow from a seed. Within a Tokio runtime whose time is
-//! paused, the time is that runtime's.
+//! `std`, Tokio and every other library read the time with `clock_gettime`, take randomness from
+//! `getrandom`, and ask `getpid` for the process id. An executable that links this crate gets the
+//! functions below in their place. They do what the C library does, except on a thread that has called
+//! [`enter`]: there the time is the one that [`set`] says, the random numbers follow from a seed, and
+//! the process id is 1. Within a Tokio runtime whose time is paused, the time is that runtime's.
 //!
 //! On systems other than Linux nothing is replaced.
 
@@ -118,6 +119,15 @@ mod replaced {
         }
         length as libc::ssize_t
     }
+
+    #[unsafe(no_mangle)]
+    extern "C" fn getpid() -> libc::pid_t {
+        if !ENTERED.try_with(std::cell::Cell::get).unwrap_or(false) {
+            // SAFETY: this system call takes nothing and always succeeds.
+            return unsafe { libc::syscall(libc::SYS_getpid) } as libc::pid_t;
+        }
+        1
+    }
 }
 
 #[cfg(test)]
@@ -165,6 +175,12 @@ mod tests {
         });
         let real = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
         assert!(real > EPOCH + Duration::from_secs(60), "{real:?}");
+    }
+
+    #[test]
+    fn the_process_id_is_always_the_same() {
+        assert_eq!(simulate(1, std::process::id), 1);
+        assert_ne!(std::process::id(), 1);
     }
 
     #[test]

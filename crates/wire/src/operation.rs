@@ -234,6 +234,8 @@ pub enum Operation<'a> {
     PromiseGet(Get<'a>),
     /// `promise.create`.
     PromiseCreate(PromiseCreate<'a, Option<&'a RawValue>>),
+    /// `promise.settle`.
+    PromiseSettle(PromiseSettle<'a, Option<&'a RawValue>>),
     /// `promise.register_listener`.
     RegisterListener(RegisterListener<'a>),
     /// `task.get`.
@@ -268,6 +270,7 @@ impl<'a> Operation<'a> {
         Ok(match kind {
             "promise.get" => Self::PromiseGet(read(data)?),
             "promise.create" => Self::PromiseCreate(read(data)?),
+            "promise.settle" => Self::PromiseSettle(read(data)?),
             "promise.register_listener" => Self::RegisterListener(read(data)?),
             "task.get" => Self::TaskGet(read(data)?),
             "task.create" => Self::TaskCreate(read(data)?),
@@ -293,6 +296,7 @@ impl<'a> Operation<'a> {
     pub(crate) fn content(&self) -> Option<&'a RawValue> {
         match self {
             Self::PromiseCreate(create) => create.param,
+            Self::PromiseSettle(settle) => settle.value,
             Self::TaskCreate(task) => task.action.data.param,
             Self::TaskFulfill(task) => task.action.data.value,
             Self::TaskFence(task) => match &task.action {

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
+use opentelemetry_sdk::trace::{IdGenerator, RandomIdGenerator};
 use wire::{
     Answer, AnswerBody, Operation, Pairs, Promise, PromiseState, Request, TaskState, operation::Get,
 };
 
 use super::{Answered, Inner, lost::Asked, marks::Mark};
-use crate::{attributes as key, run_spans::Outcome};
+use crate::{attributes as key, context, run_spans::Outcome};
 
 impl Inner {
     /// `task.suspend` ends a run, unless it is answered 300.
@@ -67,6 +68,36 @@ impl Inner {
         Ok(answer)
     }
 
+    /// `promise.settle` by a client: the end of an invocation that somebody else runs, such as a cancel.
+    pub(super) async fn settle(self: &Arc<Self>, mut request: Request) -> Answered {
+        let Operation::PromiseSettle(settle) = request.operation() else { unreachable!() };
+        let id = settle.id.to_string();
+        // The server answers alike whether this request settled the promise or another one.
+        let settler = format!("{} {}", self.instance, RandomIdGenerator::default().new_span_id());
+        if self.observes() {
+            request.add_headers(&Pairs::from_iter([(key::HEADER_SETTLER, settler.clone())]));
+        }
+        let mut under_way = self.watch(Some(Asked::Settle { id, settler: settler.clone() }));
+        let answer = self.next.exchange(request).await;
+        under_way.note(&answer);
+        if let Some(promise) = answer.as_ref().ok().and_then(Answer::promise) {
+            self.settled_by_client(&settler, promise);
+        }
+        answer
+    }
+
+    /// A promise that the request with this mark may have settled.
+    pub(super) fn settled_by_client(&self, settler: &str, promise: &Promise) {
+        let ours = promise.value.header(key::HEADER_SETTLER) == Some(settler);
+        if !ours || promise.group().is_none() {
+            return;
+        }
+        self.metrics.invocation(promise);
+        if let (Some(spans), Some(parent)) = (&self.spans, context::of_promise(promise)) {
+            spans.promises.invocation(&parent, promise, None);
+        }
+    }
+
     /// What the value of a promise names as its settler.
     fn settler(&self, version: i64) -> String {
         format!("{} {version}", self.instance)
@@ -86,7 +117,7 @@ impl Inner {
         } else if ours && let Some(run) = self.runs.context(id) {
             self.metrics.invocation(promise);
             if let Some(spans) = &self.spans {
-                spans.promises.invocation(&run, promise, version);
+                spans.promises.invocation(&run, promise, Some(version));
             }
         }
         let ended = matches!(

@@ -38,6 +38,7 @@ pub(super) enum Asked {
     Creation { id: String, prepared: Arc<Prepared> },
     Step { task: String, id: String },
     Fulfill { id: String, version: i64 },
+    Settle { id: String, settler: String },
 }
 
 /// A request that is under way. If this is dropped before the answer is there, because there is none
@@ -80,19 +81,24 @@ enum Lost {
     Step { id: String, step: StepOf, note: Note, until: Option<SystemTime> },
     /// Whether this run settled it.
     Fulfill { id: String, version: i64 },
+    /// Whether the request with this mark settled it.
+    Settle { id: String, settler: String },
 }
 
 impl Lost {
     fn id(&self) -> &str {
         match self {
-            Self::Creation { id, .. } | Self::Step { id, .. } | Self::Fulfill { id, .. } => id,
+            Self::Creation { id, .. }
+            | Self::Step { id, .. }
+            | Self::Fulfill { id, .. }
+            | Self::Settle { id, .. } => id,
         }
     }
 
     fn is_told_by(&self, promise: Option<&Promise>) -> bool {
         match self {
             Self::Creation { .. } => promise.is_some(),
-            Self::Step { .. } | Self::Fulfill { .. } => {
+            Self::Step { .. } | Self::Fulfill { .. } | Self::Settle { .. } => {
                 promise.is_some_and(|promise| !promise.is_pending())
             }
         }
@@ -126,6 +132,7 @@ impl Inner {
                 let run = self.runs.context(&id).filter(observed);
                 run.map(|_| Lost::Fulfill { id, version })
             }
+            Asked::Settle { id, settler } => Some(Lost::Settle { id, settler }),
         };
         let Some(lost) = lost else { return };
         // At the end of a process there is no runtime any more.
@@ -183,6 +190,9 @@ impl Inner {
                 }
             }
             (Lost::Fulfill { id, version }, Some(promise)) => self.settled(&id, version, promise),
+            (Lost::Settle { settler, .. }, Some(promise)) => {
+                self.settled_by_client(&settler, promise);
+            }
             (Lost::Fulfill { id, version }, None) => self.end(&id, version, Outcome::Fenced),
             _ => {}
         }

@@ -5,6 +5,7 @@ mod leases;
 mod lost_answers;
 mod metrics;
 mod poison;
+mod settlements;
 mod takeovers;
 mod user_code;
 

@@ -6,19 +6,22 @@ use std::{
 };
 
 use flows::{Flow, Options};
-use node::server::instance_of;
+use node::server::Holder;
 use serde::Serialize;
 use serde_json::Value;
 use wire::{
     Address, Answer, AnswerBody, Exchange, ExchangeError, Pairs, Promise, PromiseState,
-    PromiseValue, Request, TaskState, call,
-    operation::{Get, PromiseCreate, RegisterListener},
+    PromiseValue, Request, Task, TaskState, call,
+    operation::{Get, PromiseCreate, PromiseSettle, RegisterListener, SettleState},
     tag,
 };
 
 /// A header of each flow's first promise that tells who created it: the server gives the same
 /// answer whether it created a promise or found it.
 const CREATOR: &str = "async-rpc-creator";
+
+/// The error of a promise that was canceled.
+const CANCELED: &str = "canceled";
 
 /// Why a request to the Resonate Server has no result.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +40,15 @@ pub struct Created {
     pub promise: Promise<'static>,
     /// It was there already.
     pub reconnected: bool,
+}
+
+/// A run of a task.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Run {
+    /// Its number.
+    pub version: i64,
+    /// The process.
+    pub holder: Holder,
 }
 
 /// A client of the Resonate Server. Clones share the connection.
@@ -69,17 +81,58 @@ impl Client {
                 headers: Some(Pairs::from_iter([(CREATOR, creator.as_str())])),
                 data: Some(call::encode(flow.first().name, &flow.arguments(options)).into()),
             },
-            tags: Pairs::from_iter([
-                (tag::ORIGIN, id),
-                (tag::BRANCH, id),
-                (tag::PARENT, id),
-                (tag::SCOPE, "global"),
-                (tag::TARGET, &target),
-            ]),
+            tags: tags(id, &target),
         };
-        let promise = promise(self.send("promise.create", &create).await?)?;
+        let promise = self.create_promise(&create).await?;
         let reconnected = promise.param.header(CREATOR) != Some(&creator);
         Ok(Created { promise, reconnected })
+    }
+
+    /// Calls `function` without arguments at `address`: the promise `id` is no part of a flow.
+    ///
+    /// # Errors
+    /// The server is unreachable or refuses.
+    pub async fn call(
+        &self,
+        id: &str,
+        function: &str,
+        address: &Address,
+        timeout: Duration,
+    ) -> Result<(), Error> {
+        let target = address.to_string();
+        let create = PromiseCreate {
+            id: id.into(),
+            timeout_at: milliseconds(SystemTime::now() + timeout),
+            param: PromiseValue {
+                headers: None,
+                data: Some(call::encode(function, &Value::Null).into()),
+            },
+            tags: tags(id, &target),
+        };
+        self.create_promise(&create).await.map(drop)
+    }
+
+    async fn create_promise(&self, create: &PromiseCreate<'_>) -> Result<Promise<'static>, Error> {
+        promise(self.send("promise.create", create).await?)
+    }
+
+    /// Cancels the promise `id`. Returns it as it is then: one that was settled before stays as it
+    /// was. None: there is no such promise.
+    ///
+    /// # Errors
+    /// The server is unreachable or refuses.
+    pub async fn cancel(&self, id: &str) -> Result<Option<Promise<'static>>, Error> {
+        let data = Some(call::encode_error(CANCELED).into());
+        let settle = PromiseSettle {
+            id: id.into(),
+            state: SettleState::RejectedCanceled,
+            value: PromiseValue { headers: None, data },
+        };
+        match self.send("promise.settle", &settle).await {
+            Ok(answer) => promise(answer).map(Some),
+            Err(Error::Refused { status: 404, .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// The promise `id`, if there is one.
@@ -98,11 +151,19 @@ impl Client {
     ///
     /// # Errors
     /// The server is unreachable or refuses.
-    pub async fn holder(&self, id: &str) -> Result<Option<String>, Error> {
+    pub async fn holder(&self, id: &str) -> Result<Option<Holder>, Error> {
+        Ok(self.run(id).await?.map(|run| run.holder))
+    }
+
+    /// The run of the task `id` now, if a process holds it.
+    ///
+    /// # Errors
+    /// The server is unreachable or refuses.
+    pub async fn run(&self, id: &str) -> Result<Option<Run>, Error> {
         match self.send("task.get", &Get { id: id.into() }).await {
             Ok(answer) => Ok(match answer.body() {
-                AnswerBody::Task(task) if task.state == TaskState::Acquired => {
-                    task.pid.as_deref().map(|pid| instance_of(pid).to_owned())
+                AnswerBody::Task(Task { state: TaskState::Acquired, version, pid, .. }) => {
+                    pid.as_deref().map(|pid| Run { version: *version, holder: Holder::of(pid) })
                 }
                 _ => None,
             }),
@@ -131,6 +192,17 @@ impl Client {
             _ => Ok(answer),
         }
     }
+}
+
+/// The tags of a promise that no function creates.
+fn tags<'a>(id: &'a str, target: &'a str) -> Pairs<'a> {
+    Pairs::from_iter([
+        (tag::ORIGIN, id),
+        (tag::BRANCH, id),
+        (tag::PARENT, id),
+        (tag::SCOPE, "global"),
+        (tag::TARGET, target),
+    ])
 }
 
 fn promise(answer: Answer) -> Result<Promise<'static>, Error> {
@@ -223,7 +295,8 @@ mod tests {
         {
             let task = json!({"id": "x", "state": state, "version": 1, "pid": "service-b#1"});
             let client = client(move |_, _| Reply::Answer(200, json!({"task": task})));
-            assert_eq!(client.holder("x").await.unwrap().as_deref(), holder, "{state}");
+            let found = client.holder("x").await.unwrap().map(|holder| holder.instance);
+            assert_eq!(found.as_deref(), holder, "{state}");
         }
     }
 

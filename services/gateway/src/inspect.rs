@@ -15,6 +15,7 @@ use wire::{Promise, PromiseState};
 use crate::{
     app::App,
     client::{self, Client},
+    held::Held,
     problem::Problem,
     request,
     trace_link::TraceLink,
@@ -41,8 +42,8 @@ struct InspectedInvocation {
     /// None: it has not been called yet.
     state: Option<PromiseState>,
     /// The process that holds it now.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    instance: Option<String>,
+    #[serde(flatten)]
+    held: Option<Held>,
 }
 
 /// Handles `GET /flows/{id}`.
@@ -50,13 +51,37 @@ pub async fn inspect(
     State(app): State<App>,
     id: Result<Path<String>, PathRejection>,
 ) -> Result<Json<Inspection>, Problem> {
+    look(&app, &id_of(id)?).await.map(Json)
+}
+
+/// The id in a path.
+pub fn id_of(path: Result<Path<String>, PathRejection>) -> Result<String, Problem> {
     let Path(id) =
-        id.map_err(|rejection| Problem::Unreadable(rejection.status(), rejection.body_text()))?;
-    let id = request::id("id", &id)?;
+        path.map_err(|rejection| Problem::Unreadable(rejection.status(), rejection.body_text()))?;
+    request::id("id", &id)
+}
+
+/// The first promise of the flow `id`, its flow and its options.
+///
+/// # Errors
+/// There is no such flow, or the server is unreachable.
+pub async fn first(
+    client: &Client,
+    id: &str,
+) -> Result<(Promise<'static>, &'static Flow, Options), Problem> {
+    let first = client.get(id).await?.ok_or_else(|| Problem::NoFlow(id.to_owned()))?;
+    let (flow, options) = client::flow_of(&first).ok_or_else(|| Problem::NoFlow(id.to_owned()))?;
+    Ok((first, flow, options))
+}
+
+/// Looks at the flow `id`.
+///
+/// # Errors
+/// There is no such flow, or the server is unreachable.
+pub async fn look(app: &App, id: &str) -> Result<Inspection, Problem> {
     let client = &app.client;
-    let first = client.get(&id).await?.ok_or_else(|| Problem::NoFlow(id.clone()))?;
-    let (flow, options) = client::flow_of(&first).ok_or_else(|| Problem::NoFlow(id.clone()))?;
-    let invocations = flow.invocations(&id, &options);
+    let (first, flow, options) = first(client, id).await?;
+    let invocations = flow.invocations(id, &options);
     let found = try_join_all(
         invocations.iter().map(|call| try_join(client.get(&call.id), client.holder(&call.id))),
     )
@@ -72,14 +97,15 @@ pub async fn inspect(
     };
     let trace = TraceLink::of(&first, app.settings.jaeger_url.as_deref());
     let invocations = invocations.into_iter().zip(found);
-    let invocations = invocations.map(|(call, (promise, instance))| InspectedInvocation {
+    let invocations = invocations.map(|(call, (promise, holder))| InspectedInvocation {
+        held: holder.map(|holder| Held::new(&app.settings, call.function.group, holder)),
         function: call.function.name,
         id: call.id,
         state: promise.map(|promise| promise.state),
-        instance,
     });
     let invocations = invocations.collect();
-    Ok(Json(Inspection { id, flow: flow.name, state, result, error, trace, invocations }))
+    let id = id.to_owned();
+    Ok(Inspection { id, flow: flow.name, state, result, error, trace, invocations })
 }
 
 /// The promise whose state is the flow's, once the flow that starts with `first` has ended.

@@ -9,6 +9,10 @@
 //! | `app` | what all requests share |
 //! | `routes` | the routes, and `POST`: start a flow, wait for its result |
 //! | `inspect` | `GET /flows/{id}`: the state of a flow and of its invocations |
+//! | `cancel` | `DELETE /flows/{id}`: cancel a flow |
+//! | `crash` | `POST /instances/{group}/{instance}/crash`: kill a process by a message |
+//! | `held` | the process that holds a call, and how to kill it |
+//! | `origin` | the 403 for pages of other sites |
 //! | `span` | the span of a request |
 //! | `request` | query parameters, headers and bodies, checked |
 //! | `conflict` | the 422 for an id that belongs to something else |
@@ -19,10 +23,14 @@
 //! | `trace_link` | the trace of a flow, for answers |
 
 mod app;
+mod cancel;
 mod client;
 mod conflict;
+mod crash;
+mod held;
 mod inspect;
 mod measured;
+mod origin;
 mod problem;
 mod process;
 mod request;

@@ -1,5 +1,7 @@
 //! Errors as HTTP clients see them: `application/problem+json` (RFC 9457).
 
+use std::time::Duration;
+
 use axum::{
     http::{HeaderValue, StatusCode, header::RETRY_AFTER},
     response::{IntoResponse, Response},
@@ -7,6 +9,7 @@ use axum::{
 use flows::Flow;
 use problem_details::ProblemDetails;
 use serde_json::{Map, Value, json};
+use settings::duration;
 
 use crate::{client, trace_link::Ids};
 
@@ -42,6 +45,13 @@ pub enum Problem {
         /// The function's own message.
         error: String,
     },
+    /// 409: the flow was canceled.
+    Canceled {
+        /// The flow.
+        flow: &'static Flow,
+        /// Its ids.
+        ids: Ids,
+    },
     /// 504: the flow timed out.
     TimedOut {
         /// The flow.
@@ -55,6 +65,19 @@ pub enum Problem {
     Full,
     /// 503: the Resonate Server has lost the flow, which it knew a moment ago.
     Forgotten(String),
+    /// 403: a page of another site has sent the request.
+    CrossOrigin(String),
+    /// 404: no service is called like this.
+    NoService(String),
+    /// 502: a process cannot be crashed.
+    Alive(String),
+    /// 504: a process did not take the crash.
+    Silent {
+        /// The process.
+        instance: String,
+        /// How long it had time.
+        patience: Duration,
+    },
     /// 404: no such flow.
     NoFlow(String),
     /// 404: no such route.
@@ -83,6 +106,10 @@ impl Problem {
                 members["error"] = error.into();
                 (StatusCode::BAD_GATEWAY, detail, members)
             }
+            Self::Canceled { flow, ids } => {
+                let detail = format!("{} was canceled; {}", flow.name, retry(flow));
+                (StatusCode::CONFLICT, detail, json!(ids))
+            }
             Self::TimedOut { flow, ids } => {
                 let detail = format!("{} timed out; {}", flow.name, retry(flow));
                 (StatusCode::GATEWAY_TIMEOUT, detail, json!(ids))
@@ -96,6 +123,29 @@ impl Problem {
                 let detail =
                     format!("the Resonate Server has lost flow {id}; send the request again");
                 (StatusCode::SERVICE_UNAVAILABLE, detail, json!({"id": id}))
+            }
+            Self::CrossOrigin(origin) => {
+                let detail = format!(
+                    "a page of {origin} may not change anything here; open this gateway's own page"
+                );
+                (StatusCode::FORBIDDEN, detail, json!({}))
+            }
+            Self::NoService(group) => {
+                let detail = format!("no such service: {group}; a flow's page shows who holds it");
+                (StatusCode::NOT_FOUND, detail, json!({"group": group}))
+            }
+            Self::Alive(instance) => {
+                let detail =
+                    format!("{instance} has no crash button: set NODE_CRASH_BUTTON for it");
+                (StatusCode::BAD_GATEWAY, detail, json!({"instance": instance}))
+            }
+            Self::Silent { instance, patience } => {
+                let patience = duration::format(patience);
+                let detail = format!(
+                    "{instance} did not answer within {patience}: it is frozen, busy or gone, or no \
+                     process is called like this"
+                );
+                (StatusCode::GATEWAY_TIMEOUT, detail, json!({"instance": instance}))
             }
             Self::NoFlow(id) => {
                 let detail = format!("no such flow: {id}; start it with POST /await-chain?id={id}");

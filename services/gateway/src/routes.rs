@@ -4,7 +4,7 @@ use axum::{
     Json, Router,
     extract::{DefaultBodyLimit, RawQuery, Request as HttpRequest, State},
     http::{HeaderMap, Method, StatusCode, Uri, header::LOCATION},
-    middleware::from_fn_with_state,
+    middleware::{from_fn, from_fn_with_state},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
@@ -16,8 +16,9 @@ use wire::{Promise, PromiseState};
 
 use crate::{
     app::App,
+    cancel,
     client::{self, Created},
-    conflict, inspect, measured,
+    conflict, crash, inspect, measured, origin,
     problem::Problem,
     request::{self, Request},
     span::RequestSpan,
@@ -45,10 +46,12 @@ pub fn routes(app: App) -> Router {
         router = router.route(&flow.route(), post(start_flow));
     }
     router
-        .route("/flows/{id}", get(inspect::inspect))
+        .route("/flows/{id}", get(inspect::inspect).delete(cancel::cancel))
+        .merge(crash::routes(&app.settings))
         .merge(health::routes(app.up.clone()))
         .fallback(async |uri: Uri| Problem::NoRoute(uri.path().to_owned()))
         .method_not_allowed_fallback(async |method: Method| Problem::Method(method.to_string()))
+        .layer(from_fn(origin::check))
         .layer(from_fn_with_state(app.metrics.clone(), measured::measure))
         .layer(DefaultBodyLimit::max(request::LARGEST_BODY))
         .with_state(app)
@@ -119,6 +122,7 @@ async fn start(
         PromiseState::Resolved => {
             Ok(Json(Success { message: client::value_of(&promise), ids }).into_response())
         }
+        PromiseState::RejectedCanceled => Err(Problem::Canceled { flow, ids }),
         PromiseState::RejectedTimedout => Err(Problem::TimedOut { flow, ids }),
         _ => Err(Problem::Failed { flow, ids, error: client::error_of(&promise) }),
     }

@@ -66,6 +66,13 @@ pub struct Settings {
     /// Address of Jaeger's page as browsers reach it, for trace_url in answers [default: no trace_url]
     #[arg(long, env = "GATEWAY_JAEGER_URL", value_name = "URL", value_parser = settings::url)]
     pub jaeger_url: Option<String>,
+    /// What to type in a terminal to kill the process that holds a call, for answers; {group},
+    /// {instance}, {hostname} and {pid} are replaced [default: it is not shown]
+    #[arg(long, env = "GATEWAY_KILL_COMMAND", value_name = "COMMAND")]
+    pub kill_command: Option<String>,
+    /// What to type to start it again after that [default: it is not shown]
+    #[arg(long, env = "GATEWAY_START_COMMAND", value_name = "COMMAND")]
+    pub start_command: Option<String>,
     /// Text to print when the gateway is ready, such as a first command to try
     #[arg(long, env = "GATEWAY_GREETING", value_name = "TEXT")]
     pub greeting: Option<String>,

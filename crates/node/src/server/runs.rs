@@ -32,7 +32,8 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 use wire::{
-    Answer, AnswerBody, Exchange, ExchangeError, Operation, Promise, PromiseValue, Request, call,
+    Answer, AnswerBody, Exchange, ExchangeError, Operation, Promise, PromiseState, PromiseValue,
+    Request, call,
     envelope::Action,
     operation::{FencedAction, Get, PromiseSettle, SettleState, TaskFulfill, TaskRef},
     tag,
@@ -240,7 +241,7 @@ impl Runs {
         let asked = request.clone();
         let answer = self.exchange_in_run(&id, version, request).await?;
         if answer.status() == 409 {
-            self.abandon(&id, version, Abandoned::Fenced);
+            self.abandon_fenced(&id, version).await;
         } else if creates && self.leases.has_expired(&id, version) {
             // The answer arrived while this process was frozen. Another process may hold the task, and
             // may have completed the step that would begin now.
@@ -284,7 +285,7 @@ impl Runs {
                 self.leases.end(&id, version);
                 return self.answer_for_ended(&id, request).await;
             }
-            409 => self.abandon(&id, version, Abandoned::Fenced),
+            409 => self.abandon_fenced(&id, version).await,
             _ => {}
         }
         Ok(answer)
@@ -335,6 +336,22 @@ impl Runs {
             let mut lost = self.lost.lock().expect("no holder of this lock panics");
             lost.push((id.to_owned(), version));
         }
+    }
+
+    /// The server has refused a request of this run: another process holds the task, or nobody does.
+    async fn abandon_fenced(&self, id: &str, version: i64) {
+        if !self.leases.abandon(id, version, Abandoned::Fenced) {
+            return;
+        }
+        let get = Request::new("promise.get", &Get { id: id.into() }).until(Instant::now());
+        let answer = self.next.exchange(get).await;
+        let state = answer.as_ref().ok().and_then(Answer::promise).map(|promise| promise.state);
+        let reason = match state {
+            Some(PromiseState::RejectedCanceled) => "fenced: its promise was canceled".to_owned(),
+            Some(PromiseState::RejectedTimedout) => "fenced: its promise has timed out".to_owned(),
+            _ => Abandoned::Fenced.to_string(),
+        };
+        tracing::warn!(promise = id, version, reason, "run abandoned");
     }
 
     /// The SDK releases a task if its run ended in neither a result nor a suspension.

@@ -214,10 +214,10 @@ async fn a_fenced_run_changes_nothing_more() {
     for answered in [create(&runs, "x").await, suspend(&runs).await, fulfill(&runs).await] {
         assert_eq!(withheld(answered), Abandoned::Fenced.to_string());
     }
-    assert_eq!(server.kinds(), ["task.fence"], "the others were not sent");
+    assert_eq!(server.kinds(), ["task.fence", "promise.get"], "the others were not sent");
     // The layers below learn that the run has ended.
     assert_eq!(release(&runs).await.unwrap().status(), 409);
-    assert_eq!(server.kinds(), ["task.fence", "task.get", "task.release"]);
+    assert_eq!(server.kinds(), ["task.fence", "promise.get", "task.get", "task.release"]);
     assert_eq!(runs.leases.all(), []);
     assert_eq!(runs.take_lost(), [], "another process has it");
 }

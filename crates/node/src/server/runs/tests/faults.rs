@@ -281,7 +281,7 @@ async fn a_process_with_the_same_name_is_noticed() {
         hold(&runs);
         settle(&runs).await.unwrap();
         assert_eq!(release(&runs).await.unwrap().status(), 409);
-        assert_eq!(server.kinds(), ["task.fence", "task.get", "task.release"]);
+        assert_eq!(server.kinds(), ["task.fence", "promise.get", "task.get", "task.release"]);
         assert_eq!(runs.twin_reported.load(Ordering::Relaxed), twin, "{pid} {version}");
     }
 }
