@@ -110,8 +110,7 @@ async fn start(
             match outcome {
                 Some(promise) if promise.state != PromiseState::Resolved => promise,
                 ended => {
-                    let done = ended.map(|_| format!("{} done", flow.name));
-                    let message = done.unwrap_or_else(|| text.to_owned()).into();
+                    let message = ended.map_or_else(|| text.into(), |_| flow.message_again());
                     return Ok(Json(Success { message, ids }).into_response());
                 }
             }
