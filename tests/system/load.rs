@@ -86,12 +86,23 @@ async fn a_wrong_answer_is_exit_code_1() {
 #[tokio::test]
 async fn ctrl_c_ends_it_with_the_summary() {
     let system = System::start_with(Server::Embedded, &[], &["--replicas", "1"]).await;
-    let load = Load::start(&system.gateway, &["--for=1h", "--concurrency=2", "--work=0"]);
+    let load =
+        Load::start(&system.gateway, &["--for=1h", "--concurrency=8", "--work=0", "--fail=60"]);
     let log = load.log.clone();
     log.line("a line of progress", |line| line.text.starts_with("5 s: ")).await;
     load.process.signal("INT");
     let (code, summary) = load.end().await;
     assert_eq!(code, Some(0), "{summary}");
     assert_eq!(summary["right"], summary["flows"], "{summary}");
+    // The gateway has counted the same.
+    let stats = system.http().get("/stats").await.body;
+    let count = |name: &str| {
+        let slots = stats["slots"].as_array().unwrap();
+        slots.iter().map(|slot| slot[name].as_u64().unwrap()).sum::<u64>()
+    };
+    assert_eq!(Some(count("started")), summary["flows"].as_u64(), "{summary} {stats}");
+    let detached = summary["by_flow"]["detached-chain"]["flows"].as_u64().unwrap_or_default();
+    assert_eq!(count("started") - detached, count("succeeded") + count("failed"), "{stats}");
+    assert!(count("failed") > 0, "{stats}");
     system.stop().await;
 }

@@ -21,6 +21,7 @@ use crate::{
     problem::Problem,
     request::{self, Request},
     span::RequestSpan,
+    stats::Event,
     trace_link::{Ids, TraceLink},
 };
 
@@ -47,6 +48,7 @@ pub fn routes(app: App) -> Router {
     router
         .route("/flows/{id}", get(inspect::inspect))
         .merge(crash::routes(&app.settings))
+        .route("/stats", get(async |State(app): State<App>| app.stats.answer()))
         .merge(health::routes(app.up.clone()))
         .fallback(async |uri: Uri| Problem::NoRoute(uri.path().to_owned()))
         .method_not_allowed_fallback(async |method: Method| Problem::Method(method.to_string()))
@@ -89,6 +91,8 @@ async fn start(
     let Created { promise, reconnected } = span.flow(flow).start(create).await?;
     if reconnected {
         conflict::check(&promise, flow, &id, &options)?;
+    } else {
+        app.stats.count(Event::Started);
     }
     let trace = TraceLink::of(&promise, app.settings.jaeger_url.as_deref());
     let ids = Ids { id: id.clone(), trace, reconnected };
@@ -116,6 +120,11 @@ async fn start(
             }
         }
     };
+    if !reconnected {
+        // Each flow is counted once, however many requests wait for it.
+        let resolved = promise.state == PromiseState::Resolved;
+        app.stats.count(if resolved { Event::Succeeded } else { Event::Failed });
+    }
     match promise.state {
         PromiseState::Resolved => {
             Ok(Json(Success { message: client::value_of(&promise), ids }).into_response())
