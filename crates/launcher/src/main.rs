@@ -10,7 +10,9 @@
 //! | `jaeger` | the Jaeger beside the system |
 //! | `ports` | checks ports before anything starts |
 //! | `report` | what the launcher prints |
+//! | `browser` | opens the page |
 
+mod browser;
 mod jaeger;
 mod launch;
 mod ports;
