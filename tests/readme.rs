@@ -65,6 +65,8 @@ const NOT_RUN: &[(&str, &str)] = &[
     ("docker compose build", BUILT),
     ("docker compose down", "the test removes its deployment in this way at its end"),
     ("docker compose down --volumes", "the test removes what it created"),
+    ("docker compose --profile load up", "tests/docker runs the same container"),
+    ("docker compose run --rm load --for 5m", "tests/docker does, for two seconds"),
     ("docker compose up --build", BUILT),
     ("docker compose up -d --scale service-b-replica=3", "tests/docker does"),
     ("docker compose version", "it diagnoses a problem"),
@@ -108,11 +110,12 @@ const DEADLINE: Duration = Duration::from_secs(90);
 const POLL: Duration = Duration::from_millis(50);
 
 /// The pages in which a reader types commands, in addition to those that only name some.
-const RUN: [&str; 5] = [
+const RUN: [&str; 6] = [
     "README.md",
     "docs/adding-a-service.md",
     "docs/configuration.md",
     "docs/http.md",
+    "docs/load.md",
     "docs/without-docker.md",
 ];
 
@@ -130,6 +133,11 @@ fn the_page_without_docker_does_what_it_says() {
 #[test]
 fn the_http_page_does_what_it_says() {
     run("docs/http.md", 0);
+}
+
+#[test]
+fn the_load_page_does_what_it_says() {
+    run("docs/load.md", 0);
 }
 
 #[test]

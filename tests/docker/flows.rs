@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt, stream};
-use serde_json::json;
+use serde_json::{Value, json};
 use testkit::{
     Deployment, FLOWS,
     flows::{self, Flow},
@@ -45,6 +45,15 @@ pub async fn it_is_ready_within_20_seconds_and_says_what_to_try(deployment: &Dep
     ] {
         assert!(greeting.contains(&line), "{line:?} is missing in:\n{greeting}");
     }
+}
+
+pub async fn the_load_generator_finds_every_answer_right(deployment: &Deployment) {
+    let arguments = ["run", "--build", "--rm", "--no-TTY", "load", "--for", "2s", "--work", "0"];
+    let output = deployment.compose(&arguments);
+    let summary = output.lines().find(|line| line.starts_with("{\"gateway\":"));
+    let summary: Value = serde_json::from_str(summary.expect(&output)).unwrap();
+    assert!(summary["flows"].as_u64() > Some(8), "{summary}");
+    assert_eq!(summary["right"], summary["flows"], "{summary}");
 }
 
 pub async fn the_three_flows_give_their_exact_answers(deployment: &Deployment) {

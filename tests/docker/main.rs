@@ -48,6 +48,7 @@ fn main() -> ExitCode {
     let tests = tests![
         flows::it_is_ready_within_20_seconds_and_says_what_to_try,
         flows::the_three_flows_give_their_exact_answers,
+        flows::the_load_generator_finds_every_answer_right,
         flows::both_processes_of_each_service_take_part,
         hardening::containers_have_no_rights_and_limits,
         hardening::layers_are_small,

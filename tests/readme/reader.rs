@@ -30,6 +30,9 @@ const OFFICIAL: &str = "RESONATE_SERVER_BIN";
 /// The last line that the launcher prints when the system is up.
 const UP: &str = "Press Ctrl-C to stop everything.";
 
+/// The command of the load generator, which ends by itself.
+const LOAD: &str = " load ";
+
 /// Commands of these beginnings are typed into the shell, and end.
 const SHELL: [&str; 7] = ["curl ", "id=", "wait", "cp ", "perl ", "NODE_", RELEASE];
 
@@ -117,6 +120,7 @@ impl Reader {
             self.start(arguments.strip_prefix(" --").unwrap_or(arguments).trim(), output);
         } else if let Some(arguments) = typed.strip_prefix(RELEASE)
             && !typed.ends_with(" --help")
+            && !arguments.starts_with(LOAD)
         {
             self.start(arguments.trim(), output);
         } else if let Some(settings) = typed.strip_suffix(" resonate serve") {
@@ -126,7 +130,8 @@ impl Reader {
         } else if typed.starts_with("docker ") {
             self.docker(typed, output);
         } else if SHELL.iter().any(|known| typed.starts_with(known)) {
-            if typed.starts_with("curl ") && self.terminals.is_empty() {
+            let is_request = typed.starts_with("curl ") || typed.contains(LOAD);
+            if is_request && self.terminals.is_empty() {
                 eprintln!("  (the page assumes that the system is running)");
                 self.start("", &[]);
             }
@@ -179,7 +184,10 @@ impl Reader {
     /// answer is as expected.
     #[expect(clippy::disallowed_methods, reason = "no runtime here; the answer has no event")]
     fn run(&mut self, typed: &str, output: &[&str]) {
-        let command = self.names.here(typed);
+        let mut command = self.names.here(typed);
+        if typed.contains(LOAD) {
+            command += &format!(" --gateway http://127.0.0.1:{}", self.names.port("5000"));
+        }
         let asks = typed.starts_with("curl ") && !typed.contains(" -X ");
         let start = Instant::now();
         loop {

@@ -9,7 +9,7 @@ use std::{
     time::Instant,
 };
 
-use testkit::process::signal;
+use testkit::process::{signal, table};
 
 use crate::{
     DEADLINE, POLL,
@@ -122,14 +122,7 @@ impl Terminal {
 
     /// Instances and process ids, as in the table that the launcher prints.
     pub fn processes(&self) -> Vec<(String, u32)> {
-        let lines = self.output.lines();
-        let table = lines.iter().skip_while(|line| !line.starts_with("process "));
-        let row = |line: &String| {
-            let mut words = line.split_whitespace();
-            let (instance, pid, address) = (words.next()?, words.next()?, words.next()?);
-            address.contains("127.0.0.1:").then_some((instance.to_owned(), pid.parse().ok()?))
-        };
-        table.filter_map(row).collect()
+        table(&self.output.lines()).map(|(instance, pid, _)| (instance, pid)).collect()
     }
 
     /// No step was done twice, whoever was killed.

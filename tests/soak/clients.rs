@@ -5,10 +5,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+use flows::{FLOWS, Options};
 use futures_util::future::join_all;
+use load::{End, Plan, Verdict};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use reqwest::Method;
-use testkit::{Answer, FLOWS, Http, System, flows::Flow};
+use testkit::{Http, System};
 use tokio::{
     sync::watch,
     time::{sleep, timeout},
@@ -31,97 +33,42 @@ pub struct Clients<'a> {
     pub seed: u64,
 }
 
-/// A flow, and what is asked of it.
-struct Plan {
-    flow: Flow,
-    id: String,
-    /// Seconds.
-    work: u64,
-    /// Milliseconds.
-    sleep: u64,
-    fail: u64,
+/// A flow, and whether its client is impatient.
+struct Client {
+    plan: Plan,
     hangs_up: bool,
 }
 
-impl Plan {
+impl Client {
     fn random(random: &mut StdRng, id: String) -> Self {
-        let flow = FLOWS[random.random_range(0..FLOWS.len())];
-        let mut one_in = |n: u32, value: u64| if random.random_ratio(1, n) { value } else { 0 };
-        let (work, sleep, fail) = (one_in(2, 1), one_in(4, 1), one_in(4, 1));
-        Self {
-            flow,
-            id,
-            work: work * random.random_range(1..=5),
-            sleep: sleep * random.random_range(100..3_000),
-            // From 5 on, the flow fails.
-            fail: fail * [1, 2, 3, 5][random.random_range(0..4)],
-            hangs_up: random.random_ratio(1, 10),
-        }
-    }
-
-    fn path(&self) -> String {
-        let mut path = format!("/{}?id={}", self.flow.name, self.id);
-        for (name, value, unit) in
-            [("work", self.work, "s"), ("sleep", self.sleep, "ms"), ("fail", self.fail, "")]
-        {
-            if value > 0 {
-                path += &format!("&{name}={value}{unit}");
-            }
-        }
-        path
-    }
-
-    fn fails(&self) -> bool {
-        self.fail >= 5
-    }
-
-    /// How long it takes without faults: four delays between attempts are 100 to 3,000 ms.
-    fn usual(&self) -> Duration {
-        Duration::from_secs(self.work)
-            + Duration::from_millis(self.sleep)
-            + Duration::from_millis(100) * (2_u32.pow(self.fail.min(4) as u32) - 1)
-    }
-
-    /// Whether this answer to the `POST` is final, or the request is to be repeated.
-    fn judge(&self, answer: &Answer) -> Result<bool, String> {
-        let detached = self.flow.is_detached();
-        let message = &answer.body["message"];
-        let right = match answer.status {
-            // Who starts a flow that nobody waits for, or finds it still running, is told so.
-            200 if detached => {
-                *message == self.flow.message()
-                    || (!self.fails() && *message == self.flow.message_again())
-            }
-            200 => !self.fails() && *message == self.flow.message(),
-            202 => !detached && answer.header("location") == format!("/flows/{}", self.id),
-            502 => self.fails(),
-            503 => {
-                return (!answer.header("retry-after").is_empty())
-                    .then_some(false)
-                    .ok_or_else(|| format!("{}: 503 without Retry-After", self.id));
-            }
-            _ => false,
+        let flow = &FLOWS[random.random_range(0..FLOWS.len())];
+        let mut one_in = |n: u32| random.random_ratio(1, n);
+        let (works, sleeps, fails) = (one_in(2), one_in(4), one_in(4));
+        let work = Duration::from_secs(random.random_range(1..=5));
+        let sleep = Duration::from_millis(random.random_range(100..3_000));
+        let fail = [1, 2, 3, 5][random.random_range(0..4)];
+        let options = Options {
+            work: works.then_some(work),
+            sleep: sleeps.then_some(sleep),
+            fail: fails.then_some(fail),
         };
-        right
-            .then_some(true)
-            .ok_or_else(|| format!("{}: {} {}", self.path(), answer.status, answer.text))
+        Self { plan: Plan { flow, id, options }, hangs_up: random.random_ratio(1, 10) }
     }
+}
 
-    /// Whether what `GET /flows/{id}` shows at the end is right.
-    fn judge_end(&self, end: &serde_json::Value) -> Result<(), String> {
-        let states = end["invocations"].as_array().into_iter().flatten().map(|it| &it["state"]);
-        let right = if self.fails() {
-            end["state"] == "rejected"
-                && end["error"]
-                    .as_str()
-                    .is_some_and(|it| it.contains("failed as requested (attempt 5"))
-        } else {
-            end["state"] == "resolved"
-                && end["result"] == self.flow.result()
-                && states.clone().count() == 3
-                && states.clone().all(|state| state == "resolved")
-        };
-        right.then_some(()).ok_or_else(|| format!("{}: {end}", self.path()))
+/// How long a flow takes without faults: four delays between attempts are 100 to 3,000 ms.
+fn usual(options: &Options) -> Duration {
+    options.work.unwrap_or_default()
+        + options.sleep.unwrap_or_default()
+        + Duration::from_millis(100) * (2_u32.pow(options.fail.unwrap_or_default().min(4)) - 1)
+}
+
+/// Whether an answer is final. Err: it is wrong.
+fn is_final(verdict: Verdict) -> Result<bool, String> {
+    match verdict {
+        Verdict::Ended(End::Right) | Verdict::Running => Ok(true),
+        Verdict::Again(_) => Ok(false),
+        Verdict::Ended(End::Wrong(text) | End::Lost(text)) => Err(text),
     }
 }
 
@@ -137,15 +84,15 @@ impl Clients<'_> {
             if *self.over.borrow() {
                 return;
             }
-            let plan = Plan::random(&mut random, format!("soak-{client}-{n}"));
-            let begin = Instant::now();
+            let client = Client::random(&mut random, format!("soak-{client}-{n}"));
+            let (begin, plan) = (Instant::now(), &client.plan);
             self.report.lock().unwrap().open.insert(plan.id.clone());
-            let result = self.flow(&plan).await;
+            let result = self.flow(&client).await;
             let mut report = self.report.lock().unwrap();
             if let Err(violation) = result {
                 report.violation(violation);
             }
-            report.end(&plan.id, begin.elapsed().saturating_sub(plan.usual()));
+            report.end(&plan.id, begin.elapsed().saturating_sub(usual(&plan.options)));
             drop(report);
             // One flow after the other would be a benchmark.
             sleep(Duration::from_millis(random.random_range(0..500))).await;
@@ -153,9 +100,9 @@ impl Clients<'_> {
     }
 
     /// One flow, from its start to its end.
-    async fn flow(&self, plan: &Plan) -> Result<(), String> {
+    async fn flow(&self, Client { plan, hangs_up }: &Client) -> Result<(), String> {
         let http = self.system.http();
-        let (mut hangs_up, path) = (plan.hangs_up, plan.path());
+        let (mut hangs_up, path) = (*hangs_up, plan.path());
         loop {
             let request = http.send(Method::POST, &path, &[]);
             let answer = if std::mem::take(&mut hangs_up) {
@@ -170,26 +117,24 @@ impl Clients<'_> {
             };
             self.report.lock().unwrap().answer(kind);
             if let Some(Ok(answer)) = answer
-                && plan.judge(&answer)?
+                && is_final(plan.judge(answer.code(), &answer.headers, &answer.text))?
             {
                 break;
             }
             sleep(PAUSE).await;
         }
-        plan.judge_end(&self.end(&http, &plan.id).await?)?;
-        self.report.lock().unwrap().detached +=
-            usize::from(plan.flow.is_detached() && !plan.fails());
+        self.end(&http, plan).await?;
+        self.report.lock().unwrap().detached += usize::from(plan.is_detached() && !plan.fails());
         Ok(())
     }
 
     /// Waits for the end of a flow that was accepted.
-    async fn end(&self, http: &Http, id: &str) -> Result<serde_json::Value, String> {
+    async fn end(&self, http: &Http, plan: &Plan) -> Result<(), String> {
         loop {
-            if let Ok(answer) = http.send(Method::GET, &format!("/flows/{id}"), &[]).await {
-                match answer.status {
-                    200 if answer.body["state"] != "pending" => return Ok(answer.body),
-                    200 | 503 => {}
-                    _ => return Err(format!("GET /flows/{id}: {} {}", answer.status, answer.text)),
+            if let Ok(answer) = http.send(Method::GET, &plan.inspection(), &[]).await {
+                let verdict = plan.judge_end(answer.code(), &answer.headers, &answer.text);
+                if verdict != Verdict::Running && is_final(verdict)? {
+                    return Ok(());
                 }
             }
             sleep(PAUSE).await;

@@ -1,6 +1,9 @@
 //! The launcher as its user sees it: what it says, what it starts, and that it leaves nothing.
 
-use std::time::{Duration, Instant};
+use std::{
+    os::unix::fs::PermissionsExt,
+    time::{Duration, Instant},
+};
 
 use testkit::{
     Http, Line, Log, Process, Server, Stopped, System, free_port,
@@ -95,4 +98,60 @@ async fn a_process_without_a_server_is_alive_but_not_ready() {
     assert_eq!((http.get("/healthz").await.status, http.get("/readyz").await.status), (200, 503));
     assert_eq!(process.stop().await.code(), Some(0));
     Stopped::check(&log);
+}
+
+#[tokio::test]
+async fn until_all_is_ready_only_the_launcher_prints() {
+    let system = System::start(Server::Embedded, &[("NODE_LOG", "info")]).await;
+    let lines = system.log.all(|line| !line.text.is_empty());
+    let page = format!("The system is up: open http://{} in a browser", system.gateway);
+    assert_eq!(lines[0].text, page, "{}", system.log);
+    assert!(lines[1].text.starts_with("process "), "{}", system.log);
+    system.stop().await;
+}
+
+#[tokio::test]
+async fn open_opens_the_page_in_a_browser() {
+    let folder = tempfile::tempdir().unwrap();
+    let opened = folder.path().join("opened");
+    // What the system has instead of a browser.
+    for program in ["xdg-open", "open"] {
+        let path = folder.path().join(program);
+        std::fs::write(&path, format!("#!/bin/sh\necho \"$1\" >{}\n", opened.display())).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let path = format!("{}:{}", folder.path().display(), std::env::var("PATH").unwrap());
+    let settings = [("PATH", &*path)];
+    let system = System::start_with(Server::Embedded, &settings, &["--open"]).await;
+    let url = until(&system.log, "a browser", async || {
+        let text = std::fs::read_to_string(&opened).ok()?;
+        text.strip_suffix('\n').map(str::to_owned)
+    });
+    assert_eq!(url.await, format!("http://{}", system.gateway));
+    system.stop().await;
+
+    let none = [("PATH", "/nowhere")];
+    let system = System::start_with(Server::Embedded, &none, &["--open"]).await;
+    let line = |line: &Line| line.text.starts_with("cannot open a browser: ");
+    system.log.line("a line about the browser", line).await;
+    system.http().post("/await-chain").await.expect_message(3);
+    system.stop().await;
+}
+
+#[tokio::test]
+async fn with_restart_whoever_dies_comes_back_where_it_was() {
+    let options = ["--restart", "100ms", "--replicas", "1"];
+    let system = System::start_with(Server::Embedded, &[], &options).await;
+    for instance in ["service-c", "gateway"] {
+        system.kill(instance);
+        let line = system.exit_line(instance).await.text;
+        assert!(line.ends_with(". Restarting it in 100ms"), "{line}");
+        let back = format!("{instance} is back (pid ");
+        system.log.line("it to be back", |line| line.text.starts_with(&back)).await;
+        system.http().post(&format!("/await-chain?id=after-{instance}")).await.expect_message(3);
+    }
+    system.kill("resonate");
+    let line = system.exit_line("resonate").await.text;
+    assert!(line.contains(". Restart it with: "), "it has lost its state: {line}");
+    system.stop().await;
 }

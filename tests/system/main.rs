@@ -21,6 +21,7 @@ mod frozen;
 mod groups;
 mod kills;
 mod launcher;
+mod load;
 mod options;
 mod outage;
 mod poison;

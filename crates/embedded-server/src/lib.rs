@@ -36,5 +36,5 @@ mod settings;
 pub use self::settings::Settings;
 pub use clock::Clock;
 pub use config::Config;
-pub use serve::run;
+pub use serve::{run, warn_of_its_memory};
 pub use server::Server;

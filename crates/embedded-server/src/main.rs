@@ -60,6 +60,7 @@ async fn serve(settings: Settings, unknown: &[String]) -> ExitCode {
         Ok(stop) => stop,
         Err(error) => return settings::fail(1, &format!("cannot wait for signals: {error}")),
     };
+    embedded_server::warn_of_its_memory();
     println!("listening on http://{address}");
     match embedded_server::run(listener, settings.into(), stop).await {
         Ok(()) => ExitCode::SUCCESS,

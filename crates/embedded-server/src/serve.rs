@@ -10,6 +10,11 @@ use crate::{config::Config, server::Server};
 /// How long requests may still take when the server stops.
 const GRACE: Duration = Duration::from_secs(1);
 
+/// Logs what a user must know about this server.
+pub fn warn_of_its_memory() {
+    tracing::warn!("embedded Resonate server: state is in memory and lost on restart");
+}
+
 /// Serves on `listener` until `shutdown` completes.
 ///
 /// It then ends all message streams, finishes the requests that are in progress within a second, and
@@ -22,7 +27,6 @@ pub async fn run(
     mut config: Config,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
-    tracing::warn!("embedded Resonate server: state is in memory and lost on restart");
     if config.url.is_none() {
         config.url = Some(format!("http://{}", listener.local_addr()?));
     }

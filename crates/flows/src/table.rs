@@ -211,6 +211,14 @@ impl Flow {
         }
     }
 
+    /// The `message` that a repeated request is answered with once the flow went well.
+    pub fn message_again(&self) -> Value {
+        match self.answer {
+            Answer::Result(number) => number.into(),
+            Answer::AtOnce(_) => format!("{} done", self.name).into(),
+        }
+    }
+
     /// The `result` that `GET /flows/{id}` shows once the flow went well.
     pub fn result(&self) -> Value {
         match self.answer {

@@ -61,8 +61,8 @@ pub enum Traces {
     Jaeger(Jaeger),
     /// Where the user's environment says.
     Elsewhere,
-    /// Nowhere, for this reason.
-    Off(&'static str),
+    /// Nowhere.
+    Off,
 }
 
 /// A Jaeger that is not started yet, and where it will listen.
@@ -88,17 +88,18 @@ impl Traces {
             // Without a folder the shell would look for it on PATH.
             std::path::absolute(path).map_err(|error| Error::Other(error.to_string()))?
         } else if set("OTEL_SDK_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true")) {
-            return Ok(Self::Off("OTEL_SDK_DISABLED=true"));
+            return Ok(Self::Off);
         } else if set("OTEL_TRACES_EXPORTER").is_some_and(|value| value.trim() == "none") {
-            return Ok(Self::Off("OTEL_TRACES_EXPORTER=none"));
+            return Ok(Self::Off);
         } else if endpoint().is_some() {
             return Ok(Self::Elsewhere);
         } else if options.no_jaeger {
-            return Ok(Self::Off("--no-jaeger"));
+            return Ok(Self::Off);
         } else if let Some(path) = on_path() {
             path
         } else {
-            return Ok(Self::Off("no jaeger on PATH; point --jaeger at one"));
+            // The page of a flow shows what happened in it, too.
+            return Ok(Self::Off);
         };
         // Both listeners live until both addresses are known, so that free ports differ.
         let listen = |port, option| ports::listen(ports::loopback(port), option);

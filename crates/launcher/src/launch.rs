@@ -1,12 +1,12 @@
 //! Starts the whole system: the launcher's options, and what it starts in which order.
 
-use std::convert::Infallible;
+use std::{convert::Infallible, time::Duration};
 
 use clap::{Args, FromArgMatches};
 use node::{config::ServiceSettings, error::Error, logging, runtime, stop::Stop};
 
 use crate::{
-    PREFIXES, jaeger,
+    PREFIXES, browser, jaeger,
     jaeger::Traces,
     ports,
     process::{Program, Role, Spec, command_line},
@@ -19,6 +19,8 @@ pub const SERVER_COMMAND: &str = "server";
 
 /// The instance of the embedded server.
 const SERVER: &str = "resonate";
+
+const HOUR: Duration = Duration::from_secs(3_600);
 
 /// The launcher's options.
 #[derive(Args)]
@@ -37,6 +39,13 @@ pub struct Options {
     /// EMBEDDED_SERVER_LISTEN, 8001]
     #[arg(long, value_name = "PORT", value_parser = ports::port)]
     server_port: Option<u16>,
+    /// Open the gateway's page in a browser when all is ready
+    #[arg(long)]
+    open: bool,
+    /// Restart a service or gateway this long after its process has exited. 0s to 1h [default: nothing
+    /// is restarted]
+    #[arg(long, value_name = "DURATION", value_parser = settings::duration(Duration::ZERO, HOUR))]
+    restart: Option<Duration>,
     #[command(flatten)]
     jaeger: jaeger::Options,
 }
@@ -94,7 +103,7 @@ pub fn run(options: Options, unknown: &[String]) -> Result<(), Error> {
             ports::listen(server.listen, "--server-port")?;
         }
         let traces = Traces::choose(&options.jaeger)?;
-        let mut system = System::new(gateway.node.drain);
+        let mut system = System::new(gateway.node.drain, options.restart);
         let plan = Plan { options, gateway, server, traces };
         let result = tokio::select! {
             result = plan.start(&mut system) => result.map(|never| match never {}),
@@ -129,7 +138,7 @@ impl Plan {
                 ))?;
                 system.all_ready(&listen).await?;
                 let address = system.address(SERVER).unwrap_or(self.server.listen);
-                (format!("http://{address}"), "embedded: state is in memory and lost on exit")
+                (format!("http://{address}"), "embedded: its state is in memory, and lost on exit")
             }
         };
         if let Traces::Jaeger(jaeger) = &self.traces {
@@ -160,8 +169,13 @@ impl Plan {
             }
         }
         system.all_ready(&server).await?;
-        report::print_summary(&system.rows(), &server, kind, &self.traces);
-        Ok(system.report_exits().await)
+        let gateway = system.address(gateway::GROUP).unwrap_or(self.gateway.listen);
+        let page = format!("http://{}", settings::reachable(gateway));
+        report::print_summary(&system.rows(), &page, (&server, kind), &self.traces);
+        if self.options.open {
+            browser::open(&page);
+        }
+        Ok(system.supervise().await)
     }
 
     /// A process of this executable.

@@ -1,4 +1,4 @@
-//! `async-rpc`: the whole system on one machine, and each process of it.
+//! `async-rpc`: the whole system on one machine, each process of it, and the load generator.
 //!
 //! | module | what it does |
 //! | --- | --- |
@@ -10,7 +10,9 @@
 //! | `jaeger` | the Jaeger beside the system |
 //! | `ports` | checks ports before anything starts |
 //! | `report` | what the launcher prints |
+//! | `browser` | opens the page |
 
+mod browser;
 mod jaeger;
 mod launch;
 mod ports;
@@ -42,6 +44,9 @@ struct Arguments {
 const AFTER_HELP: &str = "Every process also reads the variables that its own help lists, for \
     example `async-rpc gateway --help`.";
 
+/// The subcommand that starts flows and verifies them.
+const LOAD_COMMAND: &str = "load";
+
 /// Whose unknown variables are reported.
 const PREFIXES: [&str; 3] = ["NODE", "GATEWAY", "EMBEDDED_SERVER"];
 
@@ -55,6 +60,7 @@ fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<(), Error> {
         None => launch::run(read::<Arguments>(&matches)?.launch, &unknown),
         Some((gateway::GROUP, matches)) => gateway::run(read(matches)?, &unknown),
         Some((launch::SERVER_COMMAND, matches)) => server::run(read(matches)?, &unknown),
+        Some((LOAD_COMMAND, matches)) => load::run(read(matches)?),
         Some((group, matches)) => {
             let service = services::all().into_iter().find(|service| service.group() == group);
             let service =
@@ -72,6 +78,7 @@ fn command() -> clap::Command {
         "The embedded Resonate server: in memory, for development and tests",
         embedded_server::Settings::augment_args,
     );
+    let load = process(LOAD_COMMAND, load::ABOUT, load::Settings::augment_args);
     let services = services::all().into_iter().map(|service| {
         let (group, functions) = (service.group(), service.functions().join(", "));
         let about = format!("One process of {group}, which runs {functions}");
@@ -79,7 +86,7 @@ fn command() -> clap::Command {
     });
     Arguments::command()
         .after_help(AFTER_HELP)
-        .subcommands([gateway.after_help(cli::OTEL), server])
+        .subcommands([gateway.after_help(cli::OTEL), server, load])
         .subcommands(services)
 }
 

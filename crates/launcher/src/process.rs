@@ -66,6 +66,16 @@ pub struct Process {
     socket: Option<BufReader<UnixStream>>,
 }
 
+impl Spec {
+    /// Makes the process listen where it did, if it is started again.
+    pub fn keep_address(&mut self, address: SocketAddr) {
+        let listen = self.arguments.iter().position(|word| word == "--listen");
+        if let Some(value) = listen.and_then(|at| self.arguments.get_mut(at + 1)) {
+            *value = address.to_string();
+        }
+    }
+}
+
 impl Process {
     /// Starts what `spec` says.
     ///

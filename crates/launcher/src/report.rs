@@ -1,8 +1,15 @@
 //! What the launcher prints: to standard output, for the person who started it.
 
-use std::{net::SocketAddr, os::unix::process::ExitStatusExt, process::ExitStatus, time::Duration};
+use std::{
+    io::{IsTerminal, Write},
+    net::SocketAddr,
+    os::unix::process::ExitStatusExt,
+    process::ExitStatus,
+    time::Duration,
+};
 
 use flows::FLOWS;
+use node::error::Error;
 
 use crate::{
     jaeger::{self, Traces},
@@ -16,46 +23,92 @@ pub struct Row<'a> {
     pub address: Option<SocketAddr>,
 }
 
+/// How many processes of a line the table has.
+const PER_LINE: usize = 2;
+
+/// The number of processes that are ready, on a terminal, in a line that is overwritten.
+pub struct Progress {
+    terminal: bool,
+}
+
+impl Default for Progress {
+    fn default() -> Self {
+        Self { terminal: std::io::stdout().is_terminal() }
+    }
+}
+
+impl Progress {
+    /// Shows the number. Whatever is printed next overwrites it.
+    pub fn show(&self, ready: usize, total: usize) {
+        self.print(&format!("starting: {ready} of {total} processes are ready"));
+    }
+
+    /// Removes the line.
+    pub fn clear(&self) {
+        self.print("");
+    }
+
+    fn print(&self, text: &str) {
+        if self.terminal {
+            print!("{text}\x1b[K\r");
+            // It fails if nobody reads the output any more.
+            let _ = std::io::stdout().flush();
+        }
+    }
+}
+
 /// Prints which processes are not ready.
-pub fn print_progress(waiting: &[&str], total: usize, server: &str) {
+pub fn print_waiting(waiting: &[&str], total: usize, server: &str) {
     let (ready, waiting) = (total - waiting.len(), waiting.join(", "));
     println!(
         "{ready} of {total} processes are ready; waiting for {waiting} (Resonate Server: {server})"
     );
 }
 
-/// Prints the table of processes, the addresses, and what to try first.
-pub fn print_summary(rows: &[Row], server: &str, kind: &str, traces: &Traces) {
-    println!("\n{:<24}{:>8}  listens on", "process", "pid");
-    for Row { spec, pid, address } in rows {
-        let address = match spec.role {
-            Role::Server => server.to_owned(),
-            _ => address.map(|address| address.to_string()).unwrap_or_default(),
-        };
-        println!("{:<24}{pid:>8}  {address}", spec.instance);
-    }
-    println!("\nResonate Server: {server} ({kind})");
-    for line in traces_lines(traces, jaeger::endpoint()) {
-        println!("{line}");
-    }
-    let gateway = rows.iter().find(|row| row.spec.role == Role::Gateway);
-    if let Some(address) = gateway.and_then(|row| row.address) {
-        print_demo(rows, address);
-    }
-    println!("Press Ctrl-C to stop everything.\n");
+/// Prints the address of the page, the table of processes, and what to try first. `server`: its
+/// address, and what kind of server it is.
+pub fn print_summary(rows: &[Row], page: &str, server: (&str, &str), traces: &Traces) {
+    // In one piece: processes print too.
+    print!("{}", summary(rows, page, server, &traces_lines(traces, jaeger::endpoint())));
 }
 
-/// Prints commands that start the first flow, and one that kills the process that works in it.
-fn print_demo(rows: &[Row], gateway: SocketAddr) {
-    let Some(flow) = FLOWS.first() else { return };
-    let url = format!("http://{gateway}{}", flow.route());
-    println!("\nTry:            curl -X POST {url}");
-    println!("Crash demo:     curl -X POST \"{url}?id=crash-$(date +%s)&work=6s\"");
+fn summary(rows: &[Row], page: &str, (server, kind): (&str, &str), traces: &[String]) -> String {
+    let head = format!("{:<20}{:>8}{:>7}", "process", "pid", "port");
+    let mut lines = vec![
+        format!("\nThe system is up: open {page} in a browser\n"),
+        std::iter::repeat_n(head, PER_LINE).collect::<Vec<_>>().join("    "),
+    ];
+    let (services, others): (Vec<_>, Vec<_>) =
+        rows.iter().partition(|row| row.spec.role == Role::Service);
+    // The processes of a service share a line.
+    let groups = services.chunk_by(|one, other| one.spec.group == other.spec.group);
+    let parts = std::iter::once(&others[..]).chain(groups);
+    for row in parts.flat_map(|part| part.chunks(PER_LINE)) {
+        let cells = row.iter().map(|Row { spec, pid, address }| {
+            let port = address.map_or(0, |address| address.port());
+            format!("{:<20}{pid:>8}{port:>7}", spec.instance)
+        });
+        lines.push(cells.collect::<Vec<_>>().join("    "));
+    }
+    lines.push(format!("\nResonate Server: {server} ({kind})"));
+    lines.extend_from_slice(traces);
+    lines.extend(demo(rows, page));
+    lines.push("Press Ctrl-C to stop everything.\n\n".to_owned());
+    lines.join("\n")
+}
+
+/// Commands that start the first flow, and one that kills the process that works in it.
+fn demo(rows: &[Row], page: &str) -> Vec<String> {
+    let Some(flow) = FLOWS.first() else { return Vec::new() };
+    let url = format!("{page}{}", flow.route());
+    let mut lines = vec![
+        format!("Without browser: curl -X POST {url}"),
+        format!("Crash demo:      curl -X POST \"{url}?id=crash-$(date +%s)&work=6s\""),
+    ];
     let works = flow.functions.iter().find(|function| function.works);
     let first = rows.iter().find(|row| works.is_some_and(|it| it.group == row.spec.instance));
-    if let Some(Row { pid, .. }) = first {
-        println!("  meanwhile:    kill -9 {pid}");
-    }
+    lines.extend(first.map(|Row { pid, .. }| format!("  meanwhile:     kill -9 {pid}")));
+    lines
 }
 
 /// Where spans go. `endpoint`: the user's own, and the variable that names it.
@@ -69,17 +122,29 @@ fn traces_lines(traces: &Traces, endpoint: Option<(&str, String)>) -> Vec<String
             std::iter::once(page).chain(elsewhere).collect()
         }
         Traces::Elsewhere => elsewhere.into_iter().collect(),
-        Traces::Off(reason) => vec![format!("Traces:          off ({reason})")],
+        Traces::Off => Vec::new(),
     }
 }
 
-/// Prints that a process exited, what that means, and how to restart it. `others`: the processes
-/// of its group that still run.
-pub fn print_exit(spec: &Spec, pid: u32, status: ExitStatus, others: &[&str]) {
-    println!("{}", exit_line(spec, pid, status, others));
+/// Prints that a process exited, what that means, and how to restart it, or that this happens after
+/// the time `restart`. `others`: the processes of its group that still run.
+pub fn print_exit(
+    spec: &Spec,
+    pid: u32,
+    status: ExitStatus,
+    others: &[&str],
+    restart: Option<Duration>,
+) {
+    println!("{}", exit_line(spec, pid, status, others, restart));
 }
 
-fn exit_line(spec: &Spec, pid: u32, status: ExitStatus, others: &[&str]) -> String {
+fn exit_line(
+    spec: &Spec,
+    pid: u32,
+    status: ExitStatus,
+    others: &[&str],
+    restart: Option<Duration>,
+) -> String {
     let Spec { group, instance, .. } = spec;
     let consequence = match (spec.role, others) {
         (Role::Server, _) => "all its state is lost".to_owned(),
@@ -88,11 +153,27 @@ fn exit_line(spec: &Spec, pid: u32, status: ExitStatus, others: &[&str]) -> Stri
         (Role::Service, []) => format!("no {group} process is left; {group} calls will wait"),
         (Role::Service, others) => format!("{} takes over", others.join(" or ")),
     };
-    let restart = match spec.program {
-        Program::Own => format!(". Restart it with: {}", command_line(spec)),
-        Program::Other { .. } => String::new(),
+    let restart = match (&spec.program, restart) {
+        (Program::Own, Some(after)) => format!(". Restarting it in {after:?}"),
+        (Program::Own, None) => format!(". Restart it with: {}", command_line(spec)),
+        (Program::Other { .. }, _) => String::new(),
     };
     format!("{instance} (pid {pid}) {}; {consequence}{restart}", ending(status))
+}
+
+/// Prints that a process was restarted, and is ready.
+pub fn print_back(instance: &str, pid: u32, address: SocketAddr) {
+    println!("{instance} is back (pid {pid}, port {})", address.port());
+}
+
+/// Prints that no browser could be opened.
+pub fn print_no_browser(program: &str, error: &std::io::Error) {
+    println!("cannot open a browser: {program}: {error}");
+}
+
+/// Prints why something failed that the launcher can do without.
+pub fn print_error(error: &Error) {
+    println!("{error}");
 }
 
 /// What is wrong if a process exits before it is ready.
@@ -170,14 +251,19 @@ mod tests {
                 "flows continue, HTTP requests fail. Restart it with: ",
             ),
         ] {
-            let line = exit_line(&spec(role, group), 1, killed, others);
+            let line = exit_line(&spec(role, group), 1, killed, others, None);
             let beginning = format!("{group} (pid 1) was killed (SIGKILL); {expected}");
             assert!(line.starts_with(&beginning) && line.ends_with(group), "{line}");
         }
         assert_eq!(
-            exit_line(&spec(Role::Jaeger, "jaeger"), 1, killed, &[]),
+            exit_line(&spec(Role::Jaeger, "jaeger"), 1, killed, &[], None),
             "jaeger (pid 1) was killed (SIGKILL); flows continue, spans are lost"
         );
+        let (spec, second) = (spec(Role::Service, "service-b"), Some(Duration::from_secs(1)));
+        let line =
+            exit_line(&spec, 1, ExitStatus::from_raw(137 << 8), &["service-b-replica"], second);
+        let expected = "exited with code 137; service-b-replica takes over. Restarting it in 1s";
+        assert!(line.ends_with(expected), "{line}");
     }
 
     #[test]
@@ -198,14 +284,52 @@ mod tests {
     }
 
     #[test]
+    fn the_summary_begins_with_the_page_and_has_each_process_once() {
+        let specs: Vec<_> = [
+            (Role::Server, "resonate", "resonate"),
+            (Role::Gateway, "gateway", "gateway"),
+            (Role::Service, "service-a", "service-a"),
+            (Role::Service, "service-b", "service-b"),
+            (Role::Service, "service-b", "service-b-replica"),
+            (Role::Service, "service-b", "service-b-replica-2"),
+        ]
+        .into_iter()
+        .map(|(role, group, instance)| Spec { instance: instance.to_owned(), ..spec(role, group) })
+        .collect();
+        let row = |(n, spec)| Row {
+            spec,
+            pid: 700 + n as u32,
+            address: Some(SocketAddr::from(([127, 0, 0, 1], 5_000 + n as u16))),
+        };
+        let rows: Vec<_> = specs.iter().enumerate().map(row).collect();
+        let server = ("http://127.0.0.1:5000", "embedded");
+        let expected = r#"
+The system is up: open http://127.0.0.1:5001 in a browser
+
+process                  pid   port    process                  pid   port
+resonate                 700   5000    gateway                  701   5001
+service-a                702   5002
+service-b                703   5003    service-b-replica        704   5004
+service-b-replica-2      705   5005
+
+Resonate Server: http://127.0.0.1:5000 (embedded)
+Jaeger:          somewhere
+Without browser: curl -X POST http://127.0.0.1:5001/await-chain
+Crash demo:      curl -X POST "http://127.0.0.1:5001/await-chain?id=crash-$(date +%s)&work=6s"
+  meanwhile:     kill -9 703
+Press Ctrl-C to stop everything.
+
+"#;
+        let jaeger = ["Jaeger:          somewhere".to_owned()];
+        assert_eq!(summary(&rows, "http://127.0.0.1:5001", server, &jaeger), expected);
+    }
+
+    #[test]
     fn the_summary_says_where_spans_go() {
-        let endpoint = || Some(("OTEL_EXPORTER_OTLP_ENDPOINT", "http://x:4318".to_owned()));
+        let endpoint = Some(("OTEL_EXPORTER_OTLP_ENDPOINT", "http://x:4318".to_owned()));
+        assert_eq!(traces_lines(&Traces::Off, None), [""; 0]);
         assert_eq!(
-            traces_lines(&Traces::Off("--no-jaeger"), None),
-            ["Traces:          off (--no-jaeger)"]
-        );
-        assert_eq!(
-            traces_lines(&Traces::Elsewhere, endpoint()),
+            traces_lines(&Traces::Elsewhere, endpoint),
             ["Traces:          go to http://x:4318 (OTEL_EXPORTER_OTLP_ENDPOINT)"]
         );
     }

@@ -14,6 +14,9 @@ pub fn run(settings: Settings, unknown: &[String]) -> Result<(), Error> {
         let other = |error: std::io::Error| Error::Other(error.to_string());
         let mut stop = Stop::listen("resonate", || {})?;
         let listener = runtime::listen(settings.listen, "EMBEDDED_SERVER_LISTEN").await?;
+        if !launched::is_launched() {
+            embedded_server::warn_of_its_memory();
+        }
         launched::tell_launcher(listener.local_addr().map_err(other)?);
         let stopped = async move { stop.requested().await };
         embedded_server::run(listener, settings.into(), stopped).await.map_err(other)

@@ -1,5 +1,5 @@
-//! What becomes of the processes: waits until they are ready, reports those that exit, and stops
-//! them in order.
+//! What becomes of the processes: waits until they are ready, reports and restarts those that exit,
+//! and stops them in order.
 
 use std::{convert::Infallible, net::SocketAddr, process::ExitStatus, time::Duration};
 
@@ -8,12 +8,12 @@ use settings::EXIT_SETTING;
 use tokio::{
     sync::{mpsc, watch},
     task::JoinHandle,
-    time::{Instant, interval_at, timeout},
+    time::{Instant, interval_at, sleep, timeout},
 };
 
 use crate::{
     process::{Process, Program, Role, Spec},
-    report::{self, Row},
+    report::{self, Progress, Row},
 };
 
 /// How often the launcher prints which processes are not ready.
@@ -35,6 +35,8 @@ const STOP_ORDER: [Role; 4] = [Role::Gateway, Role::Service, Role::Server, Role:
 /// The processes, in the order of their start.
 pub struct System {
     drain: Duration,
+    restart: Option<Duration>,
+    progress: Progress,
     processes: Vec<Supervised>,
     events: mpsc::Receiver<Event>,
     tell: mpsc::Sender<Event>,
@@ -44,6 +46,8 @@ pub struct System {
 enum Event {
     Ready(usize, SocketAddr),
     Exited(usize, ExitStatus),
+    /// It has exited a while ago, and is to be restarted.
+    Restart(usize),
 }
 
 /// A process, and the task that watches it.
@@ -59,9 +63,11 @@ struct Supervised {
 
 impl System {
     /// No process yet. `drain`: how long each may take to finish its work when it is stopped.
-    pub fn new(drain: Duration) -> Self {
+    /// `restart`: when services and gateways that have exited are restarted.
+    pub fn new(drain: Duration, restart: Option<Duration>) -> Self {
         let (tell, events) = mpsc::channel(EVENTS);
-        Self { drain, processes: Vec::new(), events, tell }
+        let progress = Progress::default();
+        Self { drain, restart, progress, processes: Vec::new(), events, tell }
     }
 
     /// Starts a process.
@@ -69,16 +75,22 @@ impl System {
     /// # Errors
     /// It cannot be executed.
     pub fn start(&mut self, spec: Spec) -> Result<(), Error> {
-        let process = Process::start(spec.clone())?;
-        let (stop, pid, place) = (watch::Sender::new(false), process.pid, self.processes.len());
-        let patience = self.drain + GRACE;
-        let task =
-            tokio::spawn(supervise(process, place, stop.subscribe(), patience, self.tell.clone()));
-        self.processes.push(Supervised { spec, pid, address: None, exited: false, stop, task });
+        let process = self.start_at(self.processes.len(), spec)?;
+        self.processes.push(process);
         Ok(())
     }
 
-    /// Waits until every process is ready, and prints which are not, every three seconds.
+    /// Starts the process that has this place in the list.
+    fn start_at(&self, place: usize, spec: Spec) -> Result<Supervised, Error> {
+        let process = Process::start(spec.clone())?;
+        let (stop, pid) = (watch::Sender::new(false), process.pid);
+        let patience = self.drain + GRACE;
+        let task =
+            tokio::spawn(supervise(process, place, stop.subscribe(), patience, self.tell.clone()));
+        Ok(Supervised { spec, pid, address: None, exited: false, stop, task })
+    }
+
+    /// Waits until every process is ready. Prints how many are, and every three seconds which are not.
     /// `server`: the Resonate Server that they connect to.
     ///
     /// # Errors
@@ -87,15 +99,18 @@ impl System {
         let total = self.waiting().len();
         let mut progress = interval_at(Instant::now() + PROGRESS, PROGRESS);
         while !self.waiting().is_empty() {
+            self.progress.show(total - self.waiting().len(), total);
             tokio::select! {
                 // This struct holds a sender, so there is always a next event.
                 Some(event) = self.events.recv() => match event {
-                    Event::Ready(place, address) => self.processes[place].address = Some(address),
+                    Event::Ready(place, address) => self.processes[place].ready(address),
                     Event::Exited(place, status) => return Err(self.failed_start(place, status)),
+                    Event::Restart(_) => {}
                 },
-                _ = progress.tick() => report::print_progress(&self.waiting(), total, server),
+                _ = progress.tick() => report::print_waiting(&self.waiting(), total, server),
             }
         }
+        self.progress.clear();
         Ok(())
     }
 
@@ -129,16 +144,47 @@ impl System {
         }
     }
 
-    /// Prints a line for each process that exits: what that means, and how to restart it.
-    pub async fn report_exits(&mut self) -> Infallible {
+    /// Prints a line for each process that exits: what that means, and how to restart it. Restarts it,
+    /// if the user wants that.
+    pub async fn supervise(&mut self) -> Infallible {
         loop {
-            let Some(Event::Exited(place, status)) = self.events.recv().await else { continue };
-            self.processes[place].exited = true;
-            let Supervised { spec, pid, .. } = &self.processes[place];
-            let others =
-                self.processes.iter().filter(|it| !it.exited && it.spec.group == spec.group);
-            let others: Vec<_> = others.map(|other| other.spec.instance.as_str()).collect();
-            report::print_exit(spec, *pid, status, &others);
+            match self.events.recv().await {
+                Some(Event::Exited(place, status)) => self.exited(place, status),
+                Some(Event::Restart(place)) => self.restart(place),
+                Some(Event::Ready(place, address)) => {
+                    let process = &mut self.processes[place];
+                    process.ready(address);
+                    report::print_back(&process.spec.instance, process.pid, address);
+                }
+                // This struct holds a sender, so there is always a next event.
+                None => {}
+            }
+        }
+    }
+
+    fn exited(&mut self, place: usize, status: ExitStatus) {
+        self.processes[place].exited = true;
+        let Supervised { spec, pid, .. } = &self.processes[place];
+        let others = self.processes.iter().filter(|it| !it.exited && it.spec.group == spec.group);
+        let others: Vec<_> = others.map(|other| other.spec.instance.as_str()).collect();
+        // A server that lost its state would only hide that.
+        let restarts = matches!(spec.role, Role::Gateway | Role::Service);
+        let restart = self.restart.filter(|_| restarts);
+        report::print_exit(spec, *pid, status, &others, restart);
+        if let Some(after) = restart {
+            let tell = self.tell.clone();
+            tokio::spawn(async move {
+                sleep(after).await;
+                // It fails if the launcher stops meanwhile.
+                drop(tell.send(Event::Restart(place)).await);
+            });
+        }
+    }
+
+    fn restart(&mut self, place: usize) {
+        match self.start_at(place, self.processes[place].spec.clone()) {
+            Ok(process) => self.processes[place] = process,
+            Err(error) => report::print_error(&error),
         }
     }
 
@@ -159,6 +205,14 @@ impl System {
                 let _ = process.task.await;
             }
         }
+    }
+}
+
+impl Supervised {
+    /// It listens on `address`.
+    fn ready(&mut self, address: SocketAddr) {
+        self.address = Some(address);
+        self.spec.keep_address(address);
     }
 }
 

@@ -10,9 +10,16 @@ use std::{
 /// means that the launcher is gone. What is written there says that the process is ready.
 pub const LAUNCHED: &str = "NODE_LAUNCHED";
 
+/// Whether a launcher started this process. It tells its user what is ready.
+pub fn is_launched() -> bool {
+    std::env::var_os(LAUNCHED).is_some()
+}
+
 /// The socket, if a launcher started this process.
 pub(crate) fn launcher() -> Option<UnixStream> {
-    std::env::var_os(LAUNCHED)?;
+    if !is_launched() {
+        return None;
+    }
     Some(UnixStream::from(std::io::stdin().as_fd().try_clone_to_owned().ok()?))
 }
 

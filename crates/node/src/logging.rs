@@ -12,7 +12,7 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
-use crate::{error::Error, guard, launched::LAUNCHED};
+use crate::{error::Error, guard, launched::is_launched};
 
 /// The SDKs report what the layers, the runtime and the exporter report too, with more context.
 /// Turning a target off turns off all that begin like it, so the tracing crate is turned on again.
@@ -77,7 +77,7 @@ pub fn start(settings: &LogSettings, telemetry: Option<&Telemetry>) -> Result<()
 /// Logs names of settings, and values of OpenTelemetry's, that mean nothing. Under a launcher, the
 /// launcher has done so.
 pub fn report_unknown(names: &[String]) {
-    if std::env::var_os(LAUNCHED).is_none() {
+    if !is_launched() {
         names.iter().for_each(|name| tracing::warn!(name, "unknown setting"));
         let ignored = resonate_otel::ignored_variables();
         ignored.iter().for_each(|ignored| tracing::warn!("{ignored}; ignored"));

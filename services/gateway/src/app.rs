@@ -5,7 +5,7 @@ use std::sync::Arc;
 use resonate_otel::{FlowTracer, Metrics};
 use tokio::sync::{Semaphore, watch};
 
-use crate::{Settings, client::Client, waiters::Waiters};
+use crate::{Settings, client::Client, stats::Stats, waiters::Waiters};
 
 /// What all requests share.
 #[derive(Clone)]
@@ -20,6 +20,8 @@ pub struct App {
     pub settings: Arc<Settings>,
     /// One permit for each request that may wait for a flow.
     pub room: Arc<Semaphore>,
+    /// What `GET /stats` shows.
+    pub stats: Stats,
     /// The metrics of requests.
     pub metrics: Metrics,
     /// Whether the message stream is up.

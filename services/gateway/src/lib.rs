@@ -19,6 +19,7 @@
 //! | `client` | the requests to the Resonate Server |
 //! | `waiters` | who waits for which promise |
 //! | `measured` | the metrics of requests |
+//! | `stats` | `GET /stats`: how many flows there were in the last minutes |
 //! | `problem` | errors as HTTP clients see them |
 //! | `trace_link` | the trace of a flow, for answers |
 
@@ -37,6 +38,7 @@ mod request;
 mod routes;
 mod settings;
 mod span;
+mod stats;
 mod trace_link;
 mod waiters;
 

@@ -15,7 +15,7 @@ use node::{
 use resonate_otel::{FlowTracer, Identity, Telemetry};
 use tokio::sync::{Semaphore, watch};
 
-use crate::{GROUP, Settings, app::App, client::Client, routes, waiters::Waiters};
+use crate::{GROUP, Settings, app::App, client::Client, routes, stats::Stats, waiters::Waiters};
 
 /// The HTTP gateway: starts flows, waits for their results, shows their state
 #[derive(Parser)]
@@ -98,6 +98,7 @@ impl Gateway {
             tracer: FlowTracer::new(telemetry),
             room: Arc::new(Semaphore::new(room)),
             settings: Arc::new(settings),
+            stats: Stats::default(),
             metrics: telemetry.metrics(),
             up: up.clone(),
             stopping: stopping.subscribe(),

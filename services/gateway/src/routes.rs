@@ -22,6 +22,7 @@ use crate::{
     problem::Problem,
     request::{self, Request},
     span::RequestSpan,
+    stats::Event,
     trace_link::{Ids, TraceLink},
 };
 
@@ -48,6 +49,7 @@ pub fn routes(app: App) -> Router {
     router
         .route("/flows/{id}", get(inspect::inspect).delete(cancel::cancel))
         .merge(crash::routes(&app.settings))
+        .route("/stats", get(async |State(app): State<App>| app.stats.answer()))
         .merge(health::routes(app.up.clone()))
         .fallback(async |uri: Uri| Problem::NoRoute(uri.path().to_owned()))
         .method_not_allowed_fallback(async |method: Method| Problem::Method(method.to_string()))
@@ -90,6 +92,8 @@ async fn start(
     let Created { promise, reconnected } = span.flow(flow).start(create).await?;
     if reconnected {
         conflict::check(&promise, flow, &id, &options)?;
+    } else {
+        app.stats.count(Event::Started);
     }
     let trace = TraceLink::of(&promise, app.settings.jaeger_url.as_deref());
     let ids = Ids { id: id.clone(), trace, reconnected };
@@ -111,13 +115,17 @@ async fn start(
             match outcome {
                 Some(promise) if promise.state != PromiseState::Resolved => promise,
                 ended => {
-                    let done = ended.map(|_| format!("{} done", flow.name));
-                    let message = done.unwrap_or_else(|| text.to_owned()).into();
+                    let message = ended.map_or_else(|| text.into(), |_| flow.message_again());
                     return Ok(Json(Success { message, ids }).into_response());
                 }
             }
         }
     };
+    if !reconnected {
+        // Each flow is counted once, however many requests wait for it.
+        let resolved = promise.state == PromiseState::Resolved;
+        app.stats.count(if resolved { Event::Succeeded } else { Event::Failed });
+    }
     match promise.state {
         PromiseState::Resolved => {
             Ok(Json(Success { message: client::value_of(&promise), ids }).into_response())

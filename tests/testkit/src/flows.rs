@@ -67,7 +67,7 @@ impl Flow {
 
     /// The `message` that a repeated `POST` answers with once the flow has ended well.
     pub fn message_again(&self) -> Value {
-        if self.is_detached() { format!("{} done", self.name).into() } else { self.message() }
+        self.row.message_again()
     }
 
     /// The `result` that `GET /flows/{id}` shows at the end.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use reqwest::{Method, header::HeaderMap};
+use reqwest::{Method, StatusCode, header::HeaderMap};
 use serde_json::Value;
 
 /// A client without a connection pool: each request reaches the process that listens now. A client
@@ -82,6 +82,14 @@ impl Http {
 }
 
 impl Answer {
+    /// The HTTP status as a type.
+    ///
+    /// # Panics
+    /// It is none.
+    pub fn code(&self) -> StatusCode {
+        StatusCode::from_u16(self.status).unwrap()
+    }
+
     /// A header; empty if it is absent.
     pub fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())

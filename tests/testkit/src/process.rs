@@ -144,6 +144,21 @@ pub fn runs(pid: u32) -> bool {
     state.is_some_and(|state| !matches!(state, 'Z' | 'X'))
 }
 
+/// The launcher's table among the lines that it has printed: instances, pids and ports.
+pub fn table(lines: &[String]) -> impl Iterator<Item = (String, u32, u16)> {
+    let rows = lines.iter().skip_while(|line| !line.starts_with("process ")).skip(1);
+    // Events of the processes may stand between the rows.
+    let cells = |line: &String| -> Option<Vec<_>> {
+        let words: Vec<_> = line.split_whitespace().collect();
+        let cell = |cell: &[&str]| {
+            let [instance, pid, port] = cell else { return None };
+            Some(((*instance).to_owned(), pid.parse().ok()?, port.parse().ok()?))
+        };
+        words.chunks(3).map(cell).collect()
+    };
+    rows.filter_map(cells).flatten()
+}
+
 /// The command line of a process.
 pub fn command_line(pid: u32) -> String {
     let path = Path::new("/proc").join(pid.to_string()).join("cmdline");

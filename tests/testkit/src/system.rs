@@ -82,7 +82,8 @@ impl System {
         let launcher = Process::start(&mut async_rpc(&arguments, settings), &log);
         log.line("the launcher's summary", |line| line.text == LAST_LINE).await;
         let table = table(&log);
-        let server_url = url.map_or_else(|| table["resonate"].1.clone(), str::to_owned);
+        let server_url =
+            url.map_or_else(|| format!("http://{}", table["resonate"].1), str::to_owned);
         Self {
             gateway: table["gateway"].1.clone(),
             server_url,
@@ -275,15 +276,9 @@ fn owned(settings: &[(&str, &str)]) -> Vec<(String, String)> {
     settings.iter().map(owned).collect()
 }
 
-/// The launcher's table `process / pid / listens on`: pid and address by instance.
+/// The launcher's table `process / pid / port`: pid and address by instance.
 fn table(log: &Log) -> HashMap<String, (u32, String)> {
-    let lines = log.all(|_| true);
-    let head = lines.iter().position(|line| line.text.starts_with("process ")).expect("a table");
-    let row = |line: &Line| {
-        let mut words = line.text.split_whitespace();
-        let (instance, pid, address) = (words.next()?, words.next()?, words.next()?);
-        Some((instance.to_owned(), (pid.parse().ok()?, address.to_owned())))
-    };
-    // Events of the processes may stand between the rows.
-    lines[head + 1..].iter().filter_map(row).collect()
+    let lines: Vec<_> = log.all(|_| true).into_iter().map(|line| line.text).collect();
+    let rows = process::table(&lines);
+    rows.map(|(instance, pid, port)| (instance, (pid, format!("127.0.0.1:{port}")))).collect()
 }

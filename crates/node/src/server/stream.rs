@@ -12,6 +12,7 @@ use tokio::{sync::watch, task::AbortHandle, time::Instant};
 use wire::{ExchangeError, Message};
 
 use super::{repeat::backoff, transport::Transport};
+use crate::launched::is_launched;
 
 /// A connection is replaced after about this long: something on the way can hold it open and silent,
 /// which looks like a server without work.
@@ -141,7 +142,8 @@ async fn read(
                 continue;
             }
         };
-        if outage_logged || !connected_before {
+        // A launcher tells its user when all is ready.
+        if outage_logged || !(connected_before || is_launched()) {
             tracing::info!(server = transport.server(), "connected to the Resonate Server");
         }
         (outage_logged, connected_before) = (false, true);

@@ -1,0 +1,5 @@
+//! The load generator as an executable of its own: what its image runs.
+
+fn main() -> std::process::ExitCode {
+    load::main()
+}
