@@ -68,14 +68,20 @@ pub(crate) const COMPONENT_TYPE: &str = "otel.component.type";
 
 /// In `param.headers` of a flow's first promise: the id of the flow's span.
 pub(crate) const HEADER_FLOW: &str = "resonate-otel-flow";
-/// In `param.headers` of a step or mark: the process that created it.
-pub(crate) const HEADER_INSTANCE: &str = "resonate-otel-instance";
-/// In `param.headers` of a step or mark: the version of the task that created it.
-pub(crate) const HEADER_VERSION: &str = "resonate-otel-version";
+/// In `param.headers` of whatever a run creates: the process that created it.
+pub const HEADER_INSTANCE: &str = "resonate-otel-instance";
+/// In `param.headers` of whatever a run creates: the version of the task that created it.
+pub const HEADER_VERSION: &str = "resonate-otel-version";
 /// In `param.headers` of the mark of a run that was released in the middle of a step.
 pub(crate) const HEADER_RELEASED: &str = "resonate-otel-released";
-/// In `value.headers` of a promise that a task's run settled: the process and the version.
-pub(crate) const HEADER_SETTLER: &str = "resonate-otel-settler";
+/// In `value.headers` of a promise that a task's run settled, steps included: the process and the
+/// version, with a space between them.
+pub const HEADER_SETTLER: &str = "resonate-otel-settler";
+/// In `value.headers` of a step: when the run that settled it began to run it, in Unix milliseconds of
+/// its process's clock.
+pub const HEADER_BEGUN: &str = "resonate-otel-begun";
+/// In `value.headers` of a step: how many of its attempts failed in the run that settled it.
+pub const HEADER_FAILURES: &str = "resonate-otel-failures";
 
 /// The `tracing` target of the spans of single requests to the Resonate Server.
 pub(crate) const REQUEST_TARGET: &str = "resonate_otel::request";

@@ -106,6 +106,11 @@ pub(crate) fn time(milliseconds: i64) -> SystemTime {
     UNIX_EPOCH + Duration::from_millis(milliseconds.try_into().unwrap_or_default())
 }
 
+/// A time as promises have it.
+pub(crate) fn milliseconds(time: SystemTime) -> i64 {
+    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as i64
+}
+
 /// A trace id that every process derives alike for a promise that carries no context.
 pub(crate) fn derived_trace_id(promise: &Promise) -> TraceId {
     let halves = [hash("trace id, first half", promise), hash("trace id, second half", promise)];

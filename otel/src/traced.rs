@@ -232,18 +232,25 @@ impl Inner {
     async fn fence(self: &Arc<Self>, mut request: Request) -> Answered {
         let Operation::TaskFence(fence) = request.operation() else { unreachable!() };
         let (id, version) = (fence.id.to_string(), fence.version);
-        // Names the creator of a step, so that a later run can tell a takeover from a resume.
+        // Names the creator, so that a later run can tell a takeover from a resume, and a reader of
+        // promises what ran where.
+        let creator = || {
+            Pairs::from_iter([
+                (key::HEADER_INSTANCE, self.instance.clone()),
+                (key::HEADER_VERSION, version.to_string()),
+            ])
+        };
         let (child, headers, is_step) = match &fence.action {
-            FencedAction::Create(create) if create.tags.get(tag::SCOPE) == Some("local") => {
-                let creator = Pairs::from_iter([
-                    (key::HEADER_INSTANCE, self.instance.clone()),
-                    (key::HEADER_VERSION, version.to_string()),
-                ]);
-                (create.id.to_string(), Some(creator), true)
+            FencedAction::Create(create) => {
+                let is_step = create.tags.get(tag::SCOPE) == Some("local");
+                (create.id.to_string(), Some(creator()), is_step)
             }
-            FencedAction::Create(create) => (create.id.to_string(), Some(Pairs::default()), false),
             FencedAction::Settle(settle) => (settle.id.to_string(), None, true),
         };
+        if let FencedAction::Settle(settle) = &fence.action {
+            let headers = self.step_headers(&settle.id, version);
+            request.add_headers(&headers);
+        }
         let settles = headers.is_none();
         let run = self.runs.context(&id).unwrap_or_default();
         let step = is_step.then_some(child.as_str());
@@ -283,6 +290,18 @@ impl Inner {
             _ => {}
         }
         Ok(answer)
+    }
+
+    /// What a settled step tells about the run that settled it.
+    fn step_headers(&self, step: &str, version: i64) -> Pairs<'static> {
+        let mut headers = Pairs::from_iter([(key::HEADER_SETTLER, self.settler(version))]);
+        if let Some((begun, failures)) = self.steps.progress(step) {
+            headers.set(key::HEADER_BEGUN, begun.to_string());
+            if failures > 0 {
+                headers.set(key::HEADER_FAILURES, failures.to_string());
+            }
+        }
+        headers
     }
 
     fn settled_step(&self, task: &str, promise: &Promise) {

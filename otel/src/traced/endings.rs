@@ -46,9 +46,7 @@ impl Inner {
     pub(super) async fn fulfill(self: &Arc<Self>, mut request: Request) -> Answered {
         let Operation::TaskFulfill(fulfill) = request.operation() else { unreachable!() };
         let (id, version) = (fulfill.id.to_string(), fulfill.version);
-        if self.observes() {
-            request.add_headers(&Pairs::from_iter([(key::HEADER_SETTLER, self.settler(version))]));
-        }
+        request.add_headers(&Pairs::from_iter([(key::HEADER_SETTLER, self.settler(version))]));
         let run = self.runs.context(&id).unwrap_or_default();
         let mut under_way = self.watch(Some(Asked::Fulfill { id: id.clone(), version }));
         let answer = self.send(request, &run).await;
@@ -99,7 +97,7 @@ impl Inner {
     }
 
     /// What the value of a promise names as its settler.
-    fn settler(&self, version: i64) -> String {
+    pub(super) fn settler(&self, version: i64) -> String {
         format!("{} {version}", self.instance)
     }
 

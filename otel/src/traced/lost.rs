@@ -78,7 +78,7 @@ enum Lost {
     /// Whether it was created with these headers. The call ended at `end`.
     Creation { id: String, prepared: Arc<Prepared>, end: SystemTime },
     /// Whether the step was settled before `until`, when another process may have taken it over.
-    Step { id: String, step: StepOf, note: Note, until: Option<SystemTime> },
+    Step { id: String, step: StepOf, note: Box<Note>, until: Option<SystemTime> },
     /// Whether this run settled it.
     Fulfill { id: String, version: i64 },
     /// Whether the request with this mark settled it.
@@ -121,7 +121,7 @@ impl Inner {
                 span.then_some(Lost::Creation { id, prepared, end: now })
             }
             Asked::Step { task, id } => {
-                let note = self.steps.take(&id);
+                let note = Box::new(self.steps.take(&id));
                 let until = self.runs.lease_end(&task);
                 self.runs
                     .step(&task, &id)
@@ -186,7 +186,7 @@ impl Inner {
             (Lost::Step { step, note, until, .. }, Some(promise)) => {
                 let settled = promise.settled_at.map(crate::context::time);
                 if promise.is_step() && settled < until {
-                    self.step_ended(&step, promise, note);
+                    self.step_ended(&step, promise, *note);
                 }
             }
             (Lost::Fulfill { id, version }, Some(promise)) => self.settled(&id, version, promise),

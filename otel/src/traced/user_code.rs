@@ -15,16 +15,15 @@ impl Traced {
     /// Names the step with this promise id, which runs now. Its span is made when it is settled.
     /// [`TracedStep`] does this.
     pub fn name_step(&self, promise: &str, name: &str) {
-        if self.0.spans.is_some() {
-            self.0.steps.name(promise, name);
-        }
+        self.0.steps.begun(promise, self.0.spans.is_some().then_some(name));
     }
 
     /// Reports a failed attempt of a step that runs now: an event on its span. [`TracedStep`] reports
     /// an error that the step returns, if none was reported before.
     pub fn step_failed(&self, promise: &str, error: &Error) {
-        if self.0.spans.is_some() {
-            self.0.steps.failed(promise, error_type(error), &message(error));
+        match self.0.spans {
+            Some(_) => self.0.steps.failed(promise, error_type(error), &message(error)),
+            None => self.0.steps.counted(promise),
         }
     }
 

@@ -160,3 +160,39 @@ async fn failed_attempts_are_events_with_a_type() {
     assert_eq!(of(key::EXCEPTION_TYPE), "resonate_sdk::Error::Application");
     assert_eq!(of(key::EXCEPTION_MESSAGE), "not yet");
 }
+
+/// A reader of promises can tell what ran where, whether there are spans or not.
+#[tokio::test]
+async fn promises_name_the_runs_that_created_and_settled_them() {
+    let off = || {
+        let telemetry = Telemetry::start(identity()).unwrap();
+        let exporter = InMemorySpanExporter::default();
+        Rig::on(telemetry, exporter, server("resolved", "pending"), |server| server)
+    };
+    for rig in [Rig::new(server("resolved", "pending")), off()] {
+        rig.acquire(1).await;
+        begin_step(&rig, "f.0.0").await;
+        rig.traced.name_step("f.0.0", "work");
+        rig.traced.step_failed("f.0.0", &Error::Timeout);
+        let settle = json!({"id": "f.0.0", "state": "resolved", "value": {}});
+        rig.fence(1, "promise.settle", settle).await.unwrap();
+        let call = json!({"id": "f.0.1", "timeoutAt": 9, "param": {},
+            "tags": {"resonate:scope": "global"}});
+        rig.fence(1, "promise.create", call).await.unwrap();
+        rig.fulfill(1).await.unwrap();
+
+        let sent = rig.server.seen();
+        let data = |n: usize| &sent[n].1["action"]["data"];
+        for created in [data(1), data(3)] {
+            let headers = &created["param"]["headers"];
+            assert_eq!(headers[key::HEADER_INSTANCE], "me", "{created}");
+            assert_eq!(headers[key::HEADER_VERSION], "1", "{created}");
+        }
+        for settled in [data(2), data(4)] {
+            assert_eq!(settled["value"]["headers"][key::HEADER_SETTLER], "me 1", "{settled}");
+        }
+        let step = &data(2)["value"]["headers"];
+        assert_eq!(step[key::HEADER_FAILURES], "1", "{step}");
+        assert!(step[key::HEADER_BEGUN].as_str().unwrap().parse::<u64>().unwrap() > 0, "{step}");
+    }
+}
