@@ -39,6 +39,9 @@ pub const INSTANCE: &str = "resonate.instance";
 /// happened, such as `rejected_timedout` or `lease_expired`.
 pub const ERROR_TYPE: &str = "error.type";
 
+/// The `error.type` of a call whose process ended before it knew whether the promise was created.
+pub const UNANSWERED: &str = "unanswered";
+
 /// OpenTelemetry's attributes of a span that sends or processes a message: a call is one.
 pub const MESSAGING_SYSTEM: &str = "messaging.system";
 /// What is done with the message, as the system names it.

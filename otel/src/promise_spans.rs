@@ -52,33 +52,57 @@ impl PromiseSpans {
     /// The span of a promise that this process has created: its call or timer. A step has one when
     /// it is settled. The call ended at `end`.
     pub fn created(&self, creation: &Creation, promise: &Promise, end: SystemTime) {
-        let Creation { parent, span, start } = creation;
-        let start = *start;
-        let created = context::time(promise.created_at);
+        let (start, created) = (creation.start, context::time(promise.created_at));
         self.compare_clocks(start, created, end);
-        let function = promise.function();
-        let mut attributes = attributes(promise, function.clone());
-        let (name, kind, start, end) = if promise.is_timer() {
+        if promise.is_timer() {
             let due = context::time(promise.timeout_at);
             // By the clock of this process, which computed the due time.
             let length = due.duration_since(start).unwrap_or_default();
-            (format!("sleep {:?}", requested(length)), SpanKind::Internal, created, due)
-        } else if let Some(function) = function.filter(|_| !promise.is_step()) {
-            attributes.extend(key::messaging("rpc", "send", promise.group(), &promise.id));
-            (format!("rpc {function}"), SpanKind::Producer, start, end)
+            self.emitter.emit(Finished {
+                name: format!("sleep {:?}", requested(length)).into(),
+                kind: SpanKind::Internal,
+                context: creation.span.clone(),
+                parent: creation.parent.span().span_context().span_id(),
+                start: created,
+                end: due,
+                attributes: attributes(promise, None),
+                events: Vec::new(),
+                status: Status::Unset,
+            });
         } else {
-            return;
-        };
+            self.called(creation, promise, end, true);
+        }
+    }
+
+    /// The span of a call that this process has made, without an answer until its own end at `end`:
+    /// nobody knows whether the promise was created.
+    pub fn unanswered(&self, creation: &Creation, promise: &Promise, end: SystemTime) {
+        if !promise.is_timer() {
+            self.called(creation, promise, end, false);
+        }
+    }
+
+    fn called(&self, creation: &Creation, promise: &Promise, end: SystemTime, answered: bool) {
+        let Some(function) = promise.function().filter(|_| !promise.is_step()) else { return };
+        let name = format!("rpc {function}");
+        let mut attributes = attributes(promise, Some(function));
+        attributes.extend(key::messaging("rpc", "send", promise.group(), &promise.id));
+        if !answered {
+            attributes.push(KeyValue::new(key::ERROR_TYPE, key::UNANSWERED));
+        }
         self.emitter.emit(Finished {
             name: name.into(),
-            kind,
-            context: span.clone(),
-            parent: parent.span().span_context().span_id(),
-            start,
+            kind: SpanKind::Producer,
+            context: creation.span.clone(),
+            parent: creation.parent.span().span_context().span_id(),
+            start: creation.start,
             end,
             attributes,
             events: Vec::new(),
-            status: Status::Unset,
+            status: match answered {
+                true => Status::Unset,
+                false => Status::error("not answered before the process ended"),
+            },
         });
     }
 

@@ -259,7 +259,8 @@ impl Inner {
             // A step has its span when it is settled.
             Some(_) if is_step => None,
             Some(prepared) => {
-                Some(Asked::Creation { id: child.clone(), prepared: prepared.clone() })
+                let (id, request) = (child.clone(), request.clone());
+                Some(Asked::Creation { id, prepared: prepared.clone(), request })
             }
             None => settles.then(|| Asked::Step { task: id.clone(), id: child.clone() }),
         };

@@ -90,6 +90,10 @@ fn is_run(span: &Span, function: &str) -> bool {
     span.name.strip_prefix(function).is_some_and(|rest| rest.starts_with(" on "))
 }
 
+fn is_unanswered(span: &&&Span) -> bool {
+    span.get("error.type") == "unanswered"
+}
+
 impl<'a> Verdict<'a> {
     fn new(spans: &'a [Span], report: &'a Report) -> Self {
         let mut of: HashMap<&str, Vec<&Span>> = HashMap::new();
@@ -130,7 +134,10 @@ impl<'a> Verdict<'a> {
             (&*rpc, function.caller, *created, PARENTS),
             (function.name, function.group, *settled, OTHERS),
         ] {
-            let count = self.of(id).iter().filter(|span| span.name == name).count();
+            let named = self.of(id).iter().filter(|span| span.name == name);
+            // A process that ended did not know whether its call had been taken: another one may have been.
+            let (unanswered, count) = (named.clone().filter(is_unanswered).count(), named.count());
+            let count = if unanswered == count { count.min(1) } else { count - unanswered };
             match (count, self.death_after(group, emitted, window)) {
                 (1, _) => {}
                 (0, Some(lost)) => self.lost.push(lost),
@@ -205,9 +212,8 @@ impl<'a> Verdict<'a> {
             }
         }
         let mut named = BTreeSet::new();
-        for lost in
-            self.of(id).iter().filter(|span| !span.get("resonate.lease.instance").is_empty())
-        {
+        // A run that left neither a step nor a mark is not named.
+        for lost in self.of(id).iter().filter(|span| span.get("error.type") == "lease_expired") {
             let version = lost.version();
             named.insert(version);
             if unclear(version - 1) {

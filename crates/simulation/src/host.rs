@@ -174,10 +174,12 @@ impl Host {
         let Some(running) = self.running.take() else { return };
         let Running { runtime, dispatch, alive, main, .. } = running;
         alive.store(false, Ordering::Relaxed);
-        if !main.is_finished() {
+        let killed = !main.is_finished();
+        dispatcher::with_default(&dispatch, || drop(runtime));
+        // What it made while it was dropped included: a process that is killed does not do that.
+        if killed {
             record.lose_spans(self.instance(), self.life, now);
         }
-        dispatcher::with_default(&dispatch, || drop(runtime));
     }
 
     /// How many runs the process holds.

@@ -4,11 +4,16 @@ use std::{sync::Arc, time::SystemTime};
 
 use opentelemetry::{
     Context,
-    trace::{SpanContext, SpanKind, Status, TraceContextExt},
+    trace::{SpanKind, Status, TraceContextExt},
 };
+use serde_json::value::RawValue;
 use tokio::time::Instant;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
-use wire::{Operation, Pairs, Promise, Request, operation::FencedAction, tag};
+use wire::{
+    Operation, Pairs, Promise, Request,
+    operation::{FencedAction, PromiseCreate},
+    tag,
+};
 
 use super::{Answered, Inner, Spans, lease, lost::Asked};
 use crate::{attributes as key, context, emit::Finished, flow::FirstCall, promise_spans::Creation};
@@ -20,9 +25,9 @@ pub(super) struct Prepared {
 }
 
 impl Prepared {
-    /// The ids of the span of the creation, if it has one.
-    pub fn span(&self) -> Option<&SpanContext> {
-        self.creation.as_ref().map(|creation| &creation.span)
+    /// What its span needs, if it has one.
+    pub fn creation(&self) -> Option<&Creation> {
+        self.creation.as_ref()
     }
 
     /// Whether a promise that came back is the one that was sent with these headers: the server
@@ -107,7 +112,8 @@ impl Inner {
         let Some(prepared) = self.prepare(&mut request, &parent, None, more) else {
             return self.next.exchange(request).await;
         };
-        let mut under_way = self.watch(Some(Asked::Creation { id, prepared: prepared.clone() }));
+        let asked = Asked::Creation { id, prepared: prepared.clone(), request: request.clone() };
+        let mut under_way = self.watch(Some(asked));
         let answer = match flow {
             None => self.send(request, &parent).await,
             Some(flow) => {
@@ -154,18 +160,24 @@ impl Inner {
     }
 }
 
+/// What a request creates, if it does.
+pub(super) fn created_by<'a>(
+    operation: &'a Operation<'a>,
+) -> Option<&'a PromiseCreate<'a, Option<&'a RawValue>>> {
+    match operation {
+        Operation::PromiseCreate(create) => Some(create),
+        Operation::TaskCreate(task) => Some(&task.action.data),
+        Operation::TaskFence(fence) => match &fence.action {
+            FencedAction::Create(create) => Some(create),
+            FencedAction::Settle(_) => None,
+        },
+        _ => None,
+    }
+}
+
 /// Whether a promise is created that some process runs, and not a step or a timer.
 fn is_invocation(operation: &Operation) -> bool {
-    let tags = match operation {
-        Operation::PromiseCreate(create) => &create.tags,
-        Operation::TaskCreate(task) => &task.action.data.tags,
-        Operation::TaskFence(fence) => match &fence.action {
-            FencedAction::Create(create) => &create.tags,
-            FencedAction::Settle(_) => return false,
-        },
-        _ => return false,
-    };
-    tags.get(tag::TARGET).is_some()
+    created_by(operation).is_some_and(|create| create.tags.get(tag::TARGET).is_some())
 }
 
 /// A request that found its flow keeps its own trace, with a link to the flow's.

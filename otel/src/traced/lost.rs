@@ -1,24 +1,21 @@
 //! Answers that do not come: the promise tells later whether its request took effect.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     time::{Duration, SystemTime},
 };
 
-use opentelemetry::{
-    Context,
-    trace::{SpanContext, TraceContextExt},
-};
+use opentelemetry::{Context, trace::TraceContextExt};
 use tokio::{
     runtime::Handle,
     time::{Instant, sleep},
 };
-use wire::{Answer, ExchangeError, Promise, Request, operation::Get};
+use wire::{Answer, ExchangeError, Promise, PromiseState, PromiseValue, Request, operation::Get};
 
-use super::{Answered, Inner, creations::Prepared};
+use super::{
+    Answered, Inner,
+    creations::{Prepared, created_by},
+};
 use crate::{
     run_spans::{Outcome, StepOf},
     steps::Note,
@@ -35,7 +32,7 @@ const LATE: Duration = Duration::from_secs(60);
 
 /// A request whose answer says what to emit.
 pub(super) enum Asked {
-    Creation { id: String, prepared: Arc<Prepared> },
+    Creation { id: String, prepared: Arc<Prepared>, request: Request },
     Step { task: String, id: String },
     Fulfill { id: String, version: i64 },
     Settle { id: String, settler: String },
@@ -75,8 +72,8 @@ impl Drop for UnderWay {
 
 /// What a promise may tell later.
 enum Lost {
-    /// Whether it was created with these headers. The call ended at `end`.
-    Creation { id: String, prepared: Arc<Prepared>, end: SystemTime },
+    /// Whether it was created by this request. The call ended at `end`.
+    Creation { id: String, prepared: Arc<Prepared>, request: Request, end: SystemTime },
     /// Whether the step was settled before `until`, when another process may have taken it over.
     Step { id: String, step: StepOf, note: Box<Note>, until: Option<SystemTime> },
     /// Whether this run settled it.
@@ -116,9 +113,9 @@ impl Inner {
         let observed = |run: &Context| measured || run.span().span_context().is_sampled();
         let now = SystemTime::now();
         let lost = match asked {
-            Asked::Creation { id, prepared } => {
-                let span = prepared.span().is_some_and(SpanContext::is_sampled);
-                span.then_some(Lost::Creation { id, prepared, end: now })
+            Asked::Creation { id, prepared, request } => {
+                let span = prepared.creation().is_some_and(|creation| creation.span.is_sampled());
+                span.then_some(Lost::Creation { id, prepared, request, end: now })
             }
             Asked::Step { task, id } => {
                 let note = Box::new(self.steps.take(&id));
@@ -135,38 +132,18 @@ impl Inner {
             Asked::Settle { id, settler } => Some(Lost::Settle { id, settler }),
         };
         let Some(lost) = lost else { return };
-        // At the end of a process there is no runtime any more.
-        let Ok(runtime) = Handle::try_current() else { return };
-        let under_way = self.looked_up.fetch_add(1, Ordering::Relaxed);
-        if under_way >= MOST {
-            self.looked_up.fetch_sub(1, Ordering::Relaxed);
-            tracing::debug!(promise = lost.id(), "too many lost answers; this one's span is lost");
-            return;
-        }
         if let Lost::Fulfill { id, version } = &lost {
             self.runs.await_outcome(id, *version);
         }
-        let inner = self.clone();
-        runtime.spawn(async move {
-            let _slot = Slot(&inner.looked_up);
-            inner.look_up(lost).await;
-        });
-    }
-
-    /// Asks for the promise until it tells, or until the request cannot take effect any more.
-    async fn look_up(self: &Arc<Self>, lost: Lost) {
-        let (mut delay, longest) = DELAYS;
-        let mut end = None;
-        loop {
-            sleep(delay).await;
-            delay = longest.min(delay * 2);
-            let Some(answer) = self.get_once(lost.id()).await else { continue };
-            let promise = answer.promise();
-            let end = *end.get_or_insert_with(|| Instant::now() + LATE);
-            if lost.is_told_by(promise) || Instant::now() >= end {
-                return self.found(lost, promise);
-            }
+        let under_way = self.looked_up.fetch_add(1, Ordering::Relaxed);
+        let look_up = LookUp { inner: self.clone(), lost: Some(lost) };
+        // At the end of a process there is no runtime any more.
+        let Ok(runtime) = Handle::try_current() else { return };
+        if under_way >= MOST {
+            tracing::debug!("too many lost answers; one is not looked up");
+            return;
         }
+        runtime.spawn(look_up.run());
     }
 
     async fn get_once(&self, id: &str) -> Option<Answer> {
@@ -199,11 +176,57 @@ impl Inner {
     }
 }
 
-/// One of the look-ups that are under way.
-struct Slot<'a>(&'a AtomicUsize);
+/// A look-up that is under way. It is dropped before its end if the process ends.
+struct LookUp {
+    inner: Arc<Inner>,
+    lost: Option<Lost>,
+}
 
-impl Drop for Slot<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+impl LookUp {
+    /// Asks for the promise until it tells, or until the request cannot take effect any more.
+    async fn run(mut self) {
+        let (mut delay, longest) = DELAYS;
+        let mut end = None;
+        while let Some(lost) = &self.lost {
+            sleep(delay).await;
+            delay = longest.min(delay * 2);
+            let Some(answer) = self.inner.get_once(lost.id()).await else { continue };
+            let promise = answer.promise();
+            let end = *end.get_or_insert_with(|| Instant::now() + LATE);
+            if (lost.is_told_by(promise) || Instant::now() >= end)
+                && let Some(lost) = self.lost.take()
+            {
+                self.inner.found(lost, promise);
+            }
+        }
     }
+}
+
+impl Drop for LookUp {
+    fn drop(&mut self) {
+        self.inner.looked_up.fetch_sub(1, Ordering::Relaxed);
+        // There may be spans below this one, and nobody else knows it.
+        if let Some(Lost::Creation { prepared, request, end, .. }) = self.lost.take()
+            && let Some(promise) = as_sent(&request)
+            && let (Some(spans), Some(creation)) = (&self.inner.spans, prepared.creation())
+        {
+            spans.promises.unanswered(creation, &promise, end);
+        }
+    }
+}
+
+/// The promise that a request creates, without what only the server knows.
+fn as_sent(request: &Request) -> Option<Promise<'_>> {
+    let create = created_by(request.operation())?;
+    let param = create.param.and_then(|param| serde_json::from_str(param.get()).ok());
+    Some(Promise {
+        id: create.id.clone(),
+        state: PromiseState::Pending,
+        param: param.unwrap_or_default(),
+        value: PromiseValue::default(),
+        tags: create.tags.clone(),
+        timeout_at: create.timeout_at,
+        created_at: 0,
+        settled_at: None,
+    })
 }

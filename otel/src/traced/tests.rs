@@ -173,6 +173,11 @@ fn echo(data: &Value, state: &str) -> Reply {
     Reply::Answer(200, json!({"action": action, "preload": []}))
 }
 
+fn attribute(span: &SpanData, name: &str) -> Option<String> {
+    let pair = span.attributes.iter().find(|pair| pair.key.as_str() == name);
+    pair.map(|pair| pair.value.to_string())
+}
+
 fn create() -> Request {
     let create = op::PromiseCreate {
         id: "f".into(),

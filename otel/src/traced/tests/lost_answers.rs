@@ -107,6 +107,27 @@ async fn a_creation_whose_answer_is_lost_is_looked_up() {
     }
 }
 
+/// A process that ends cannot look anything up. What is below the call has a parent all the same.
+#[test]
+fn a_call_without_an_answer_has_its_span_when_the_process_ends() {
+    for hangs in ["", "promise.create"] {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let rig = runtime.block_on(async {
+            let rig = Rig::with(|_, _| Reply::Lost, |server| Hangs(server, hangs));
+            let created = rig.traced.exchange(create());
+            let moment = tokio::time::timeout(Duration::from_millis(10), created).await;
+            assert_eq!(moment.is_err(), !hangs.is_empty());
+            assert_eq!(rig.names(), [""; 0]);
+            rig
+        });
+        runtime.shutdown_background();
+        assert_eq!(rig.names(), ["rpc foo error=not answered before the process ended"], "{hangs}");
+        let span = &rig.spans()[0];
+        assert_eq!(attribute(span, key::ERROR_TYPE).as_deref(), Some(key::UNANSWERED));
+        assert_eq!(attribute(span, key::GROUP).as_deref(), Some("a"));
+    }
+}
+
 /// A server that never answers a request of this kind.
 struct Hangs(Scripted, &'static str);
 

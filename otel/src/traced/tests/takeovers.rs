@@ -22,11 +22,6 @@ fn rig(version: i64, preload: Value) -> Rig {
     })
 }
 
-fn attribute(span: &SpanData, name: &str) -> Option<String> {
-    let pair = span.attributes.iter().find(|pair| pair.key.as_str() == name);
-    pair.map(|pair| pair.value.to_string())
-}
-
 /// Each rule of a takeover: a step that an earlier run began and did not end.
 #[tokio::test]
 async fn a_takeover_shows_by_the_pending_steps_of_earlier_runs() {
