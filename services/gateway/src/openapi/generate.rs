@@ -16,7 +16,7 @@ use utoipa::{
         example::ExampleBuilder,
         header::Header,
         path::{Operation, OperationBuilder},
-        schema::{AnyOfBuilder, Object, ObjectBuilder, OneOfBuilder, SchemaType},
+        schema::{AnyOfBuilder, Object, ObjectBuilder, SchemaType},
     },
 };
 use wire::PromiseState;
@@ -263,7 +263,7 @@ fn response(status: StatusCode, problems: &[&Answered]) -> Response {
         [one] => Ref::from_schema_name(one.name).into(),
         several => {
             let schemas = several.iter().map(|problem| Ref::from_schema_name(problem.name));
-            schemas.fold(OneOfBuilder::new(), OneOfBuilder::item).into()
+            schemas.fold(AnyOfBuilder::new(), AnyOfBuilder::item).into()
         }
     };
     let examples = problems.iter().map(|problem| {
@@ -312,6 +312,11 @@ async fn the_document_is_what_the_code_says() {
         assert!(text == DOCUMENT, "openapi.json is not what the code says; write it by: {command}");
     }
     assert!(text.contains("\"openapi\": \"3.1.0\""));
+    let document: Value = serde_json::from_str(&text).unwrap();
+    for reference in text.split("\"$ref\": \"#").skip(1) {
+        let place = reference.split('"').next().unwrap();
+        assert!(document.pointer(place).is_some(), "nothing is at {place}");
+    }
 }
 
 /// Pages and what belongs to them are no part of the interface.
