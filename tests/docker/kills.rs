@@ -78,6 +78,32 @@ pub async fn a_killed_service_loses_nothing_and_stays_dead(deployment: &Deployme
     assert!(deployment.events(&service, "run started", "back-again") > 0);
 }
 
+pub async fn the_crash_button_kills_a_named_service_and_a_replica(deployment: &Deployment) {
+    for service in ["service-b", "service-b-replica"] {
+        let container = deployment.containers_of(service).remove(0);
+        let short = &container[..12];
+        let instance = match service {
+            "service-b" => "service-b".to_owned(),
+            replica => format!("{replica}-{short}"),
+        };
+        let path = format!("/instances/service-b/{instance}/crash");
+        let answer = deployment.gateway().post(&path).await;
+        assert_eq!(answer.status, 200, "{}", answer.text);
+        assert_eq!(answer.body["kill"], format!("docker kill {short}"));
+        assert_eq!(answer.body["start"], format!("docker start {short}"));
+        let state = deployment
+            .until("the end of the container", async || {
+                let state = deployment.inspect(&container)["State"].take();
+                (state["Running"] == false).then_some(state)
+            })
+            .await;
+        assert_eq!(state["ExitCode"], 137, "{state}");
+        deployment.docker("start", &container);
+        deployment.healthy(&container).await;
+    }
+    deployment.gateway().post("/await-chain?id=both-back").await.expect_message(3);
+}
+
 pub async fn a_killed_gateway_loses_nothing(deployment: &Deployment) {
     let gateway = deployment.name("gateway");
     let answer = post(deployment, "/await-chain?id=kill-gateway&work=3s");

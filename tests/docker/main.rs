@@ -54,6 +54,7 @@ fn main() -> ExitCode {
         hardening::layers_are_small,
         hardening::nothing_else_is_reachable,
         kills::a_killed_service_loses_nothing_and_stays_dead,
+        kills::the_crash_button_kills_a_named_service_and_a_replica,
         frozen::a_paused_service_is_replaced,
         frozen::a_service_without_a_network_is_replaced,
         burst::a_burst_ends_right_within_the_limits,

@@ -1,16 +1,24 @@
 //! The crash button: a process is killed by a message to it and no other, once.
 
-use std::time::{Duration, Instant};
+use std::{
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use reqwest::Method;
 use serde_json::{Value, json};
-use testkit::{Answer, Line, Server, Stopped, System, process, until};
+use testkit::{
+    Answer, Line, Log, Process, Server, Stopped, System,
+    process::{self, async_rpc},
+    until,
+};
 
 use crate::flow::{ALLOWANCE, LEASE, Running, expect_not_again, taken_over};
 
 testkit::on_each_server!(
     the_holder_dies_at_once_and_once,
     a_frozen_process_is_reported_and_lives_on_when_it_wakes_up,
+    the_first_process_of_a_container_dies_with_the_same_exit_code,
     what_cannot_be_crashed_is_named,
     without_the_setting_there_is_no_route_and_no_function,
 );
@@ -113,6 +121,30 @@ async fn what_cannot_be_crashed_is_named(server: Server) -> Stopped {
         assert!(answer.detail().contains("http://evil.example"), "{}", answer.text);
     }
     system.http().get("/flows/foreign").await.expect_problem(404);
+    system.stop().await
+}
+
+/// The kernel protects the first process of a container from its own signals.
+async fn the_first_process_of_a_container_dies_with_the_same_exit_code(server: Server) -> Stopped {
+    let system = System::start(server, &[]).await;
+    let can = Command::new("unshare").args(["--fork", "--pid", "true"]).output();
+    if !can.is_ok_and(|output| output.status.success()) {
+        println!("NOT CHECKED: this user may not start a process with a number of its own");
+        return system.stop().await;
+    }
+    let options = ["--health-listen", "127.0.0.1:0", "--crash-button", "true"];
+    let arguments = ["service-b", "--instance", "first", "--server", &system.server_url];
+    let service = async_rpc(&[&arguments[..], &options].concat(), &[]);
+    let mut command = Command::new("unshare");
+    command.args(["--fork", "--pid", "--kill-child"]).arg(service.get_program());
+    command.args(service.get_args());
+    let log = Log::new();
+    process::set(&mut command, &[]);
+    let mut container = Process::start(&mut command, &log);
+    let ready = |line: &Line| line.says("ready") && line.number("pid") == Some(1);
+    log.line("the first process of a container", ready).await;
+    assert_eq!(crash(&system, "service-b", "first").await.status, 200);
+    assert_eq!(container.exited().await.code(), Some(137), "{log}");
     system.stop().await
 }
 

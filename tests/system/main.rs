@@ -22,6 +22,7 @@ mod groups;
 mod kills;
 mod launcher;
 mod load;
+mod openapi;
 mod options;
 mod outage;
 mod poison;

@@ -123,18 +123,24 @@ impl Inner {
             PromiseState::RejectedTimedout | PromiseState::RejectedCanceled
         );
         if ours || ended {
-            self.close_steps(id, promise);
+            self.close_steps(id, promise, (!ours).then_some(version));
         }
         self.end(id, version, outcome);
     }
 
     /// Steps that were run here and that nobody settles any more: the function dropped them, or they
-    /// ended with their flow. Something may be below them, so they get their spans.
-    fn close_steps(self: &Arc<Self>, task: &str, promise: &Promise) {
+    /// ended with their flow. Something may be below them, so they get their spans. `last`: only if this
+    /// was the last run of the task, because one after it has run the same step.
+    fn close_steps(self: &Arc<Self>, task: &str, promise: &Promise, last: Option<i64>) {
         for (id, step) in self.runs.open_steps(task) {
             let Some(note) = self.steps.find(&id) else { continue };
-            let (inner, end) = (self.clone(), promise.settled_at);
+            let (inner, end, task) = (self.clone(), promise.settled_at, task.to_owned());
             tokio::spawn(async move {
+                if let Some(version) = last
+                    && inner.version_of(&task).await.is_some_and(|now| now > version)
+                {
+                    return;
+                }
                 let answer = inner.get(&id).await;
                 let Some(promise) = answer.as_ref().and_then(Answer::promise) else { return };
                 // Another run may have settled it.
@@ -148,6 +154,15 @@ impl Inner {
                     spans.promises.step(&step, &step_until(promise, end), note);
                 }
             });
+        }
+    }
+
+    /// The version of a task.
+    async fn version_of(&self, task: &str) -> Option<i64> {
+        let get = Request::new("task.get", &Get { id: task.into() });
+        match self.next.exchange(get).await.ok()?.body() {
+            AnswerBody::Task(task) => Some(task.version),
+            _ => None,
         }
     }
 

@@ -54,9 +54,12 @@ pub fn routes(settings: &Settings) -> Router<App> {
 }
 
 /// 200: the process is dead.
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 #[derive(Serialize)]
-struct Crashed {
+pub(crate) struct Crashed {
+    /// What has happened.
     message: String,
+    /// The name that all replicas of the service share.
     group: String,
     #[serde(flatten)]
     held: Held,

@@ -6,6 +6,7 @@ use serde::Serialize;
 use crate::settings::Settings;
 
 /// A process that holds a call.
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 #[derive(Debug, Serialize)]
 pub struct Held {
     /// Its unique name.

@@ -21,28 +21,43 @@ use crate::{
     trace_link::TraceLink,
 };
 
+/// A flow.
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 #[derive(Serialize)]
 pub struct Inspection {
+    /// Its id.
     id: String,
+    /// Which of the flows it is.
     flow: &'static str,
+    /// The state of the flow as a whole.
+    #[cfg_attr(test, schema(schema_with = crate::openapi::state))]
     state: PromiseState,
+    /// The result of a flow that went well.
     #[serde(skip_serializing_if = "Option::is_none")]
     result: Option<Value>,
+    /// The error of a flow that did not.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
     #[serde(flatten)]
     trace: TraceLink,
+    /// Its calls, callers first.
     invocations: Vec<InspectedInvocation>,
 }
 
+/// A call of a function.
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 #[derive(Serialize)]
 struct InspectedInvocation {
+    /// The function's name.
     function: &'static str,
+    /// The id of its promise.
     id: String,
-    /// None: it has not been called yet.
+    /// Null: it has not been called yet.
+    #[cfg_attr(test, schema(schema_with = crate::openapi::state_or_null))]
     state: Option<PromiseState>,
     /// The process that holds it now.
     #[serde(flatten)]
+    #[cfg_attr(test, schema(value_type = crate::openapi::PerhapsHeld))]
     held: Option<Held>,
 }
 

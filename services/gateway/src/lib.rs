@@ -12,6 +12,7 @@
 //! | `cancel` | `DELETE /flows/{id}`: cancel a flow |
 //! | `crash` | `POST /instances/{group}/{instance}/crash`: kill a process by a message |
 //! | `held` | the process that holds a call, and how to kill it |
+//! | `openapi` | `GET /openapi.json`: the description of this interface |
 //! | `origin` | the 403 for pages of other sites |
 //! | `span` | the span of a request |
 //! | `request` | query parameters, headers and bodies, checked |
@@ -31,6 +32,7 @@ mod crash;
 mod held;
 mod inspect;
 mod measured;
+mod openapi;
 mod origin;
 mod problem;
 mod process;

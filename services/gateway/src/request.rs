@@ -19,8 +19,14 @@ pub const LARGEST_BODY: usize = 16 * 1024;
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 const LONGEST: Duration = Duration::from_secs(600);
-const MOST_FAILURES: u32 = 10;
-const KEY: &str = "Idempotency-Key";
+/// The highest value of `fail`.
+pub const MOST_FAILURES: u32 = 10;
+/// The header that means the same as the parameter `id`.
+pub const KEY: &str = "Idempotency-Key";
+/// What an id may be.
+pub const IDS: &str = "1 to 100 characters of A-Z a-z 0-9 - _";
+/// What `work` and `sleep` may be.
+pub const DURATIONS: &str = "a duration such as 500ms or 6s, at most 10m";
 
 /// A checked request.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -95,8 +101,7 @@ pub async fn read_body(request: HttpRequest) -> Result<(), Problem> {
 /// [`Problem::Parameter`] if it is empty, too long, or has other characters: an id with a dot
 /// would be that of a child of another flow.
 pub fn id(parameter: &str, value: &str) -> Result<String, Problem> {
-    settings::name(value)
-        .map_err(|_| invalid(parameter, value, "1 to 100 characters of A-Z a-z 0-9 - _"))
+    settings::name(value).map_err(|_| invalid(parameter, value, IDS))
 }
 
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
@@ -115,7 +120,7 @@ fn duration_of(parameter: &str, text: &str) -> Result<Duration, Problem> {
     duration::parse(text)
         .ok()
         .filter(|duration| *duration <= LONGEST && !text.ends_with('h'))
-        .ok_or_else(|| invalid(parameter, text, "a duration such as 500ms or 6s, at most 10m"))
+        .ok_or_else(|| invalid(parameter, text, DURATIONS))
 }
 
 fn failures(text: &str) -> Result<u32, Problem> {

@@ -18,7 +18,7 @@ use crate::{
     app::App,
     cancel,
     client::{self, Created},
-    conflict, crash, inspect, measured, origin,
+    conflict, crash, inspect, measured, openapi, origin,
     problem::Problem,
     request::{self, Request},
     span::RequestSpan,
@@ -49,6 +49,7 @@ pub fn routes(app: App) -> Router {
     router
         .route("/flows/{id}", get(inspect::inspect).delete(cancel::cancel))
         .merge(crash::routes(&app.settings))
+        .route("/openapi.json", get(openapi::document))
         .route("/stats", get(async |State(app): State<App>| app.stats.answer()))
         .merge(health::routes(app.up.clone()))
         .fallback(async |uri: Uri| Problem::NoRoute(uri.path().to_owned()))
@@ -60,16 +61,20 @@ pub fn routes(app: App) -> Router {
 }
 
 /// 200: the flow's result, or that it was started.
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 #[derive(Serialize)]
-struct Success {
+pub(crate) struct Success {
+    /// The result. A detached flow answers that it is started or done.
     message: Value,
     #[serde(flatten)]
     ids: Ids,
 }
 
 /// 202: the flow takes longer than a request waits.
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 #[derive(Serialize)]
-struct Pending {
+pub(crate) struct Pending {
+    #[cfg_attr(test, schema(schema_with = openapi::state))]
     state: PromiseState,
     #[serde(flatten)]
     ids: Ids,

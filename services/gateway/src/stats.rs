@@ -37,10 +37,14 @@ pub enum Event {
 }
 
 /// The counts of one slot.
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 struct Slot {
+    /// Flows that were created.
     started: u64,
+    /// Answers with the result of a flow.
     succeeded: u64,
+    /// Answers with the error of a flow.
     failed: u64,
 }
 
@@ -51,10 +55,14 @@ struct Ring {
     slots: VecDeque<Slot>,
 }
 
+/// What was counted lately.
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 #[derive(Serialize)]
-struct Recent {
+pub(crate) struct Recent {
+    /// How long a slot is.
     slot_seconds: u64,
     /// The oldest one first; the last one is not over yet.
+    #[cfg_attr(test, schema(value_type = Vec<Slot>))]
     slots: VecDeque<Slot>,
 }
 

@@ -4,6 +4,7 @@ use serde::Serialize;
 use wire::Promise;
 
 /// Which flow an answer is about.
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 #[derive(Debug, Serialize)]
 pub struct Ids {
     /// The flow's id.
@@ -17,10 +18,13 @@ pub struct Ids {
 
 /// Where to see a flow. Empty if the flow was started without tracing; without the link if the flow is
 /// not sampled, or no Jaeger is configured.
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 #[derive(Debug, Serialize)]
 pub struct TraceLink {
+    /// The id of the trace, in hexadecimal digits.
     #[serde(skip_serializing_if = "Option::is_none")]
     trace_id: Option<String>,
+    /// The trace in Jaeger.
     #[serde(skip_serializing_if = "Option::is_none")]
     trace_url: Option<String>,
 }
@@ -33,6 +37,22 @@ impl TraceLink {
         let link = sampled.zip(jaeger_url);
         let trace_url = link.map(|(span, jaeger)| format!("{jaeger}/trace/{}", span.trace_id()));
         Self { trace_id: span.map(|span| span.trace_id().to_string()), trace_url }
+    }
+}
+
+#[cfg(test)]
+impl Ids {
+    /// Those of a flow that is traced.
+    pub fn example(id: &str) -> Self {
+        let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+        Self {
+            id: id.to_owned(),
+            trace: TraceLink {
+                trace_id: Some(trace.to_owned()),
+                trace_url: Some(format!("http://127.0.0.1:16686/trace/{trace}")),
+            },
+            reconnected: false,
+        }
     }
 }
 

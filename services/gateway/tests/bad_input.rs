@@ -169,7 +169,7 @@ fn an_unknown_route_is_404_and_a_wrong_method_405_with_what_is_allowed() {
         ("/detached-chain", Method::DELETE, "POST"),
         ("/fan-out-workflow", Method::HEAD, "POST"),
         ("/fan-out-workflow", Method::from_bytes(b"BREW").unwrap(), "POST"),
-        ("/flows/x", Method::POST, "GET,HEAD"),
+        ("/flows/x", Method::POST, "GET,HEAD,DELETE"),
         ("/healthz", Method::PUT, "GET,HEAD"),
         ("/readyz", Method::OPTIONS, "GET,HEAD"),
     ] {

@@ -81,3 +81,32 @@ async fn a_run_whose_promise_is_canceled_is_fenced_and_leaves_the_invocation_to_
     rig.fulfill(1).await.unwrap();
     assert_eq!(rig.names(), ["bar on me fenced"]);
 }
+
+/// Two runs of a task have begun the same step: the first one was frozen. Only the last one reports it.
+#[tokio::test]
+async fn a_step_that_is_canceled_is_reported_by_the_last_run_of_its_task() {
+    for (last, expected) in
+        [(1, vec!["bar on me fenced", "step error=canceled"]), (2, vec!["bar on me fenced"])]
+    {
+        let rig = Rig::new(move |kind, data| match kind {
+            "task.acquire" => acquired(1, json!([])),
+            "task.get" => {
+                let task = json!({"id": "f.0", "state": "fulfilled", "version": last});
+                Reply::Answer(200, json!({"task": task}))
+            }
+            "promise.get" => {
+                let value = json!({"data": call::encode_error("canceled")});
+                let mut promise = invocation("rejected_canceled", value);
+                promise["id"] = data["id"].clone();
+                Reply::Answer(200, json!({"promise": promise}))
+            }
+            _ => Reply::Answer(409, json!("stale")),
+        });
+        rig.acquire(1).await;
+        rig.traced.0.runs.step_begun("f.0", "f.0.0");
+        rig.traced.0.steps.begun("f.0.0", Some("step"));
+        rig.fulfill(1).await.unwrap();
+        tokio::task::yield_now().await;
+        assert_eq!(rig.names(), expected, "{last}");
+    }
+}
