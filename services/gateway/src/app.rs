@@ -5,7 +5,7 @@ use std::sync::Arc;
 use resonate_otel::{FlowTracer, Metrics};
 use tokio::sync::{Semaphore, watch};
 
-use crate::{Settings, client::Client, stats::Stats, waiters::Waiters};
+use crate::{Settings, client::Client, stats::Stats, timeline::Watchers, waiters::Waiters};
 
 /// What all requests share.
 #[derive(Clone)]
@@ -22,6 +22,10 @@ pub struct App {
     pub room: Arc<Semaphore>,
     /// What `GET /stats` shows.
     pub stats: Stats,
+    /// One permit for each client that may watch a flow. It takes one of `room` as well.
+    pub viewers: Arc<Semaphore>,
+    /// The flows that are watched.
+    pub watchers: Watchers,
     /// The metrics of requests.
     pub metrics: Metrics,
     /// Whether the message stream is up.

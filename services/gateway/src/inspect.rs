@@ -26,6 +26,10 @@ pub struct Inspection {
     id: String,
     flow: &'static str,
     state: PromiseState,
+    /// Unix milliseconds.
+    created_at: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    settled_at: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     result: Option<Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -95,6 +99,8 @@ pub async fn look(app: &App, id: &str) -> Result<Inspection, Problem> {
         (PromiseState::Resolved, Some(promise)) => (Some(client::value_of(promise)), None),
         (_, Some(promise)) => (None, Some(client::error_of(promise))),
     };
+    let settled_at = outcome.and_then(|promise| promise.settled_at);
+    let settled_at = settled_at.filter(|_| state != PromiseState::Pending);
     let trace = TraceLink::of(&first, app.settings.jaeger_url.as_deref());
     let invocations = invocations.into_iter().zip(found);
     let invocations = invocations.map(|(call, (promise, holder))| InspectedInvocation {
@@ -105,7 +111,17 @@ pub async fn look(app: &App, id: &str) -> Result<Inspection, Problem> {
     });
     let invocations = invocations.collect();
     let id = id.to_owned();
-    Ok(Inspection { id, flow: flow.name, state, result, error, trace, invocations })
+    Ok(Inspection {
+        id,
+        flow: flow.name,
+        state,
+        created_at: first.created_at,
+        settled_at,
+        result,
+        error,
+        trace,
+        invocations,
+    })
 }
 
 /// The promise whose state is the flow's, once the flow that starts with `first` has ended.

@@ -15,7 +15,10 @@ use node::{
 use resonate_otel::{FlowTracer, Identity, Telemetry};
 use tokio::sync::{Semaphore, watch};
 
-use crate::{GROUP, Settings, app::App, client::Client, routes, stats::Stats, waiters::Waiters};
+use crate::{
+    GROUP, Settings, app::App, client::Client, routes, stats::Stats, timeline::Watchers,
+    waiters::Waiters,
+};
 
 /// The HTTP gateway: starts flows, waits for their results, shows their state
 #[derive(Parser)]
@@ -90,14 +93,17 @@ impl Gateway {
         let client = Client::new(Arc::new(exchange));
         let waiters = Waiters::new(client.clone());
         stream.open(waiters.clone());
-        let room = settings.waiting();
+        let settings = Arc::new(settings);
         let (up, stopping) = (stream.up(), watch::Sender::new(false));
+        let watchers = Watchers::new(client.clone(), settings.clone());
         let routes = routes::routes(App {
             client,
             waiters: waiters.clone(),
             tracer: FlowTracer::new(telemetry),
-            room: Arc::new(Semaphore::new(room)),
-            settings: Arc::new(settings),
+            room: Arc::new(Semaphore::new(settings.waiting())),
+            viewers: Arc::new(Semaphore::new(settings.viewers())),
+            watchers,
+            settings,
             stats: Stats::default(),
             metrics: telemetry.metrics(),
             up: up.clone(),
