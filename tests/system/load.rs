@@ -5,7 +5,10 @@ use axum::{Json, Router, http::Uri, routing::get};
 use serde_json::{Value, json};
 use testkit::{Line, Log, Process, Server, Stopped, System, process::async_rpc};
 
-testkit::on_each_server!(killed_processes_make_no_answer_wrong_and_lose_no_flow);
+testkit::on_each_server!(
+    killed_processes_make_no_answer_wrong_and_lose_no_flow,
+    holders_are_crashed_again_and_again_and_takeovers_are_counted,
+);
 
 /// A load generator, and what it prints.
 struct Load {
@@ -52,6 +55,22 @@ async fn killed_processes_make_no_answer_wrong_and_lose_no_flow(server: Server) 
     assert!(flows > 12 && summary["right"] == flows, "{summary}");
     assert!(summary["retried"].as_u64() > Some(0), "the gateway's death went unnoticed: {summary}");
     assert_eq!(summary["by_flow"].as_object().unwrap().len(), 3, "{summary}");
+    system.stop().await
+}
+
+async fn holders_are_crashed_again_and_again_and_takeovers_are_counted(server: Server) -> Stopped {
+    let (settings, options) = ([("NODE_LEASE", "1s")], ["--restart", "100ms"]);
+    let system = System::start_with(server, &settings, &options).await;
+    let arguments = ["--for=8s", "--work=60", "--work-time=3s", "--crash=1s"];
+    let (code, summary) = Load::start(&system.gateway, &arguments).end().await;
+    assert_eq!(code, Some(0), "{summary}");
+    assert_eq!(summary["right"], summary["flows"], "{summary}");
+    let crashes = summary["crashes"].as_u64().unwrap() as usize;
+    // A process may end its function just before it dies: then nobody has to take over.
+    let takeovers = summary["takeovers"].as_u64().unwrap() as usize;
+    assert!(crashes >= 3 && (2..=crashes).contains(&takeovers), "{summary}");
+    let deaths = system.log.all(|line| line.text.contains("was killed (SIGKILL)"));
+    assert_eq!(deaths.len(), crashes, "{summary} {}", system.log);
     system.stop().await
 }
 
