@@ -8,7 +8,7 @@ use node::{
     cli,
     connections::{self, Limits},
     error::{self, Error},
-    health, logging, runtime,
+    health, life, logging, runtime,
     server::{self, ConnectionId, MessageStream, Transport},
     stop::{self, Stop},
 };
@@ -149,12 +149,12 @@ async fn serve(settings: Settings, instance: String, telemetry: &Telemetry) -> R
         } => {}
     }
     stop.requested().await;
-    tracing::info!(instance, "stopping");
+    life::stopping(&instance, None);
     gateway.stop_waiting();
     if tokio::time::timeout(drain, server).await.is_err() {
         tracing::warn!(instance, "drain deadline reached with open connections");
     }
     gateway.stream.close();
-    tracing::info!(instance, "stopped");
+    life::stopped(&instance);
     Ok(())
 }
