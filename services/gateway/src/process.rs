@@ -16,7 +16,12 @@ use resonate_otel::{FlowTracer, Identity, Telemetry};
 use tokio::sync::{Semaphore, watch};
 
 use crate::{
-    GROUP, Settings, app::App, client::Client, routes, stats::Stats, timeline::Watchers,
+    GROUP, Settings,
+    app::App,
+    client::Client,
+    routes,
+    stats::Stats,
+    timeline::{LookBack, Watchers},
     waiters::Waiters,
 };
 
@@ -95,7 +100,9 @@ impl Gateway {
         stream.open(waiters.clone());
         let settings = Arc::new(settings);
         let (up, stopping) = (stream.up(), watch::Sender::new(false));
-        let watchers = Watchers::new(client.clone(), settings.clone());
+        let stats = Stats::default();
+        let watchers = Watchers::new(client.clone(), settings.clone(), stats.clone());
+        let look_back = LookBack::start(client.clone(), settings.clone(), stats.clone());
         let routes = routes::routes(App {
             client,
             waiters: waiters.clone(),
@@ -104,7 +111,8 @@ impl Gateway {
             viewers: Arc::new(Semaphore::new(settings.viewers())),
             watchers,
             settings,
-            stats: Stats::default(),
+            stats,
+            look_back,
             metrics: telemetry.metrics(),
             up: up.clone(),
             stopping: stopping.subscribe(),

@@ -14,6 +14,7 @@ use flows::{Answer, FLOWS, Flow};
 use node::health;
 use serde::Serialize;
 use serde_json::Value;
+use tokio::time::Instant;
 use wire::{Promise, PromiseState};
 
 use crate::{
@@ -87,6 +88,7 @@ async fn start(
     span: &mut RequestSpan,
 ) -> Result<Response, Problem> {
     let Request { id, options } = Request::read(query, headers)?;
+    let since = Instant::now();
     // Held until the request is answered.
     let Ok(_room) = app.room.try_acquire() else { return Err(Problem::Full) };
     let id = id.unwrap_or_else(|| flow.name.to_owned());
@@ -131,6 +133,7 @@ async fn start(
         // Each flow is counted once, however many requests wait for it.
         let resolved = promise.state == PromiseState::Resolved;
         app.stats.count(if resolved { Event::Succeeded } else { Event::Failed });
+        app.look_back.ended(&promise, &options, since.elapsed());
     }
     match promise.state {
         PromiseState::Resolved => {

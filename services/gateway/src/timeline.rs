@@ -7,6 +7,7 @@
 //! | `attempts` | who ran a step or function when, and where nobody did |
 //! | `view` | rows, segments and holders, as the page draws them |
 //! | `story` | the same in sentences |
+//! | `look_back` | flows that have ended late, for `GET /stats` |
 //! | `watch` | one watcher of each flow that somebody looks at |
 //!
 //! Times are Unix milliseconds of the server's clock. What cannot be known is left out: without the
@@ -14,6 +15,7 @@
 
 mod attempts;
 mod known;
+mod look_back;
 mod record;
 mod story;
 #[cfg(test)]
@@ -21,4 +23,5 @@ mod tests;
 mod view;
 mod watch;
 
+pub use self::look_back::LookBack;
 pub use self::watch::{Published, Viewer, Watchers, own_clock};

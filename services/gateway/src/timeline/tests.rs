@@ -18,7 +18,7 @@ use wire::{
 };
 
 use super::*;
-use crate::{Settings, client::Client};
+use crate::{Settings, client::Client, stats::Stats};
 
 /// When all flows start, in Unix milliseconds.
 const START: i64 = 1_000_000;
@@ -415,8 +415,11 @@ async fn many_viewers_cost_the_server_what_one_does_and_none_cost_nothing() {
     for count in [1, 20] {
         let rig = Rig::new("await-chain", work(3));
         in_step_2(&rig);
-        let watchers =
-            Watchers::new(Client::new(Arc::new(rig.server.clone())), Arc::new(settings()));
+        let watchers = Watchers::new(
+            Client::new(Arc::new(rig.server.clone())),
+            Arc::new(settings()),
+            Stats::default(),
+        );
         let mut viewers: Vec<_> = (0..count).map(|_| watchers.watch("f").unwrap()).collect();
         let (id, _) = next(&mut viewers[0]).await;
         let before = rig.requests();
@@ -441,7 +444,11 @@ async fn many_viewers_cost_the_server_what_one_does_and_none_cost_nothing() {
 #[tokio::test(start_paused = true)]
 async fn an_unknown_flow_is_not_watched() {
     let rig = Rig::new("await-chain", Options::default());
-    let watchers = Watchers::new(Client::new(Arc::new(rig.server.clone())), Arc::new(settings()));
+    let watchers = Watchers::new(
+        Client::new(Arc::new(rig.server.clone())),
+        Arc::new(settings()),
+        Stats::default(),
+    );
     let mut viewer = watchers.watch("nobody").unwrap();
     assert!(matches!(viewer.next().await, Some(Published::Unknown)));
     let before = rig.requests();

@@ -11,7 +11,7 @@ use super::{
     record::{Crash, Record, Seen},
     story::{self, Line},
 };
-use crate::{Settings, held::Held, trace_link::TraceLink};
+use crate::{Settings, held::Held, stats::Takeover, trace_link::TraceLink};
 
 /// A function with more steps than this shows those that are done, and those to come, in one row each.
 const FEW_STEPS: usize = 12;
@@ -39,6 +39,9 @@ pub struct View<'a> {
     /// Nothing can change any more.
     complete: bool,
     takeovers: usize,
+    /// Each of them.
+    #[serde(skip)]
+    pub found: Vec<Takeover>,
     rows: Vec<Row>,
     marks: Vec<Mark>,
     holders: Vec<Holder>,
@@ -99,6 +102,15 @@ pub struct Interruption<'a> {
     pub gap: Gap,
 }
 
+impl Interruption<'_> {
+    /// The takeover after it, if there was one.
+    fn takeover(&self) -> Option<Takeover> {
+        let (at, _) = self.gap.until.as_ref().filter(|_| self.gap.why != Why::Released)?;
+        let lost = (self.call.id.clone(), self.gap.dead.version);
+        Some(Takeover { lost, at: *at })
+    }
+}
+
 /// What is drawn of one call.
 struct Drawn<'a> {
     steps: Vec<(Vec<Segment>, bool)>,
@@ -134,7 +146,7 @@ pub fn view<'a>(known: &'a Known, crashes: &[Crash], settings: &Settings) -> Vie
     }
     let options = known.options.named().into_iter();
     let options = options.filter_map(|(name, value)| Some(format!("{name}={}", value?)));
-    let taken_over = |it: &&Interruption| it.gap.why != Why::Released && it.gap.until.is_some();
+    let found: Vec<_> = interruptions.iter().filter_map(Interruption::takeover).collect();
     View {
         id: &known.id,
         flow: known.flow.name,
@@ -147,7 +159,8 @@ pub fn view<'a>(known: &'a Known, crashes: &[Crash], settings: &Settings) -> Vie
         started,
         ended: outcome.and_then(|record| record.settled).map(|at| at - started),
         complete: known.is_complete(),
-        takeovers: interruptions.iter().filter(taken_over).count(),
+        takeovers: found.len(),
+        found,
         story: story::tell(known, &rows, &interruptions, started),
         marks: interruptions.iter().flat_map(|it| marks(&it.gap, started)).collect(),
         rows,

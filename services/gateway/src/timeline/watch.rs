@@ -22,6 +22,7 @@ use crate::{
     Settings,
     client::{self, Client},
     problem::Problem,
+    stats::Stats,
 };
 
 /// How often a flow is looked at, in which something may happen at any time.
@@ -49,6 +50,7 @@ pub struct Watchers(Arc<Shared>);
 struct Shared {
     client: Client,
     settings: Arc<Settings>,
+    stats: Stats,
     flows: Mutex<HashMap<String, Arc<Watched>>>,
     crashes: Mutex<Vec<Crash>>,
 }
@@ -101,9 +103,9 @@ impl Viewer {
 
 impl Watchers {
     /// Nobody is watched yet.
-    pub fn new(client: Client, settings: Arc<Settings>) -> Self {
+    pub fn new(client: Client, settings: Arc<Settings>, stats: Stats) -> Self {
         let (flows, crashes) = (Mutex::default(), Mutex::default());
-        Self(Arc::new(Shared { client, settings, flows, crashes }))
+        Self(Arc::new(Shared { client, settings, stats, flows, crashes }))
     }
 
     /// Looks at the flow `id`.
@@ -248,6 +250,7 @@ impl Watcher {
         let complete = known.is_complete();
         let view = view(known, &watchers.crashes(), &watchers.0.settings);
         let json = json(&view, trouble.as_deref());
+        watchers.0.stats.takeovers(&view.found);
         if json != self.last {
             self.revision += 1;
             self.changed = tokio::time::Instant::now();
