@@ -58,6 +58,7 @@ const NOT_RUN: &[(&str, &str)] = &[
     ("cargo deny", CONTRIBUTING),
     ("cargo doc", CONTRIBUTING),
     ("cargo run --release -- --port 5001", FREE_PORTS),
+    ("cargo run --release -- --restart 1s", "tests/system does"),
     ("cargo test --workspace", "this test is part of it"),
     ("docker compose -f compose.yaml -f docker/metrics.yaml up", "it needs an image registry"),
     ("docker compose -f compose.yaml -f docker/offline.yaml up", "`docker compose up` means this"),

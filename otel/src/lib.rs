@@ -29,5 +29,5 @@ pub use metrics::{Attempt, ClientRequests, Metrics};
 pub use network::{TracedNetwork, send_text};
 pub use run_spans::Outcome;
 pub use telemetry::Telemetry;
-pub use traced::{Traced, TracedFunction, TracedStep};
+pub use traced::{Traced, TracedFunction, TracedStep, released_mark};
 pub use variables::{ConfigurationError, ignored_variables};

@@ -22,8 +22,11 @@ use wire::{
     tag,
 };
 
-pub use self::user_code::{TracedFunction, TracedStep};
 use self::{creations::Caller, lost::Asked, marks::Mark};
+pub use self::{
+    marks::released_mark,
+    user_code::{TracedFunction, TracedStep},
+};
 use crate::{
     Telemetry, attributes as key, context,
     emit::Emitter,

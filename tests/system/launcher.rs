@@ -101,12 +101,20 @@ async fn a_process_without_a_server_is_alive_but_not_ready() {
 }
 
 #[tokio::test]
-async fn until_all_is_ready_only_the_launcher_prints() {
+async fn at_the_beginning_and_end_only_the_launcher_prints() {
     let system = System::start(Server::Embedded, &[("NODE_LOG", "info")]).await;
     let lines = system.log.all(|line| !line.text.is_empty());
     let page = format!("The system is up: open http://{} in a browser", system.gateway);
     assert_eq!(lines[0].text, page, "{}", system.log);
     assert!(lines[1].text.starts_with("process "), "{}", system.log);
+    // The same at the end.
+    let started = lines.len();
+    signal(system.launcher_pid(), "TERM");
+    system.exited().await;
+    system.log.ended().await;
+    let lines: Vec<_> = system.log.all(|line| !line.text.is_empty());
+    let last: Vec<_> = lines[started..].iter().map(|line| line.text.as_str()).collect();
+    assert_eq!(last, ["stopping 20 processes"]);
     system.stop().await;
 }
 

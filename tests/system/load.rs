@@ -3,9 +3,12 @@
 
 use axum::{Json, Router, http::Uri, routing::get};
 use serde_json::{Value, json};
-use testkit::{Line, Log, Process, Server, Stopped, System, process::async_rpc};
+use testkit::{Line, Log, Process, Server, Stopped, System, process::async_rpc, until};
 
-testkit::on_each_server!(killed_processes_make_no_answer_wrong_and_lose_no_flow);
+testkit::on_each_server!(
+    killed_processes_make_no_answer_wrong_and_lose_no_flow,
+    holders_are_crashed_again_and_again_and_takeovers_are_counted,
+);
 
 /// A load generator, and what it prints.
 struct Load {
@@ -55,6 +58,32 @@ async fn killed_processes_make_no_answer_wrong_and_lose_no_flow(server: Server) 
     system.stop().await
 }
 
+async fn holders_are_crashed_again_and_again_and_takeovers_are_counted(server: Server) -> Stopped {
+    let (settings, options) = ([("NODE_LEASE", "1s")], ["--restart", "100ms"]);
+    let system = System::start_with(server, &settings, &options).await;
+    let arguments = ["--for=8s", "--work=60", "--work-time=3s", "--crash=1s"];
+    let (code, summary) = Load::start(&system.gateway, &arguments).end().await;
+    assert_eq!(code, Some(0), "{summary}");
+    assert_eq!(summary["right"], summary["flows"], "{summary}");
+    let crashes = summary["crashes"].as_u64().unwrap() as usize;
+    // A process may end its function just before it dies: then nobody has to take over.
+    let takeovers = summary["takeovers"].as_u64().unwrap() as usize;
+    assert!(crashes >= 3 && (2..=crashes).contains(&takeovers), "{summary}");
+    let deaths = system.log.all(|line| line.text.contains("was killed (SIGKILL)"));
+    assert_eq!(deaths.len(), crashes, "{summary} {}", system.log);
+    // The gateway finds takeovers in the flows themselves: all of a flow, but none of detached chains.
+    let found = async || (counted(&system, "takeovers").await > 0).then_some(());
+    until(&system.log, "the gateway to count takeovers", found).await;
+    system.stop().await
+}
+
+/// What the gateway has counted in the last minutes.
+async fn counted(system: &System, name: &str) -> u64 {
+    let stats = system.http().get("/stats").await.body;
+    let slots = stats["slots"].as_array().unwrap();
+    slots.iter().map(|slot| slot[name].as_u64().unwrap()).sum()
+}
+
 #[tokio::test]
 async fn a_wrong_answer_is_exit_code_1() {
     // A gateway that cannot add up, and says so itself.
@@ -95,14 +124,14 @@ async fn ctrl_c_ends_it_with_the_summary() {
     assert_eq!(code, Some(0), "{summary}");
     assert_eq!(summary["right"], summary["flows"], "{summary}");
     // The gateway has counted the same.
-    let stats = system.http().get("/stats").await.body;
-    let count = |name: &str| {
-        let slots = stats["slots"].as_array().unwrap();
-        slots.iter().map(|slot| slot[name].as_u64().unwrap()).sum::<u64>()
-    };
-    assert_eq!(Some(count("started")), summary["flows"].as_u64(), "{summary} {stats}");
+    let mut counts = Vec::new();
+    for name in ["started", "succeeded", "failed", "takeovers"] {
+        counts.push(counted(&system, name).await);
+    }
+    let [started, succeeded, failed, takeovers] = counts[..] else { unreachable!() };
+    assert_eq!(Some(started), summary["flows"].as_u64(), "{summary}");
     let detached = summary["by_flow"]["detached-chain"]["flows"].as_u64().unwrap_or_default();
-    assert_eq!(count("started") - detached, count("succeeded") + count("failed"), "{stats}");
-    assert!(count("failed") > 0, "{stats}");
+    assert_eq!(started - detached, succeeded + failed, "{summary}");
+    assert!(failed > 0 && takeovers == 0, "{failed} {takeovers}");
     system.stop().await;
 }

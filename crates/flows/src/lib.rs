@@ -13,7 +13,7 @@ mod options;
 mod table;
 
 pub use options::{Options, STEP};
-pub use table::{Answer, Caller, FLOWS, Flow, Function, Invocation};
+pub use table::{Answer, Caller, Checkpoint, FLOWS, Flow, Function, Invocation};
 
 /// The `service.namespace` of every process in traces.
 pub const NAMESPACE: &str = "async-rpc";

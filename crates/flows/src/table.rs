@@ -1,8 +1,10 @@
 //! The flows as data, and what follows from it: routes, first calls, ids of promises, answers.
 
-use std::hash::Hasher;
+use std::{hash::Hasher, time::Duration};
 
 use serde_json::{Value, json};
+
+use settings::duration;
 
 use crate::Options;
 
@@ -10,6 +12,7 @@ use crate::Options;
 pub const FLOWS: &[Flow] = &[
     Flow {
         name: "await-chain",
+        about: "Each function awaits the next one, and adds 1 to its answer.",
         argument: None,
         answer: Answer::Result(3),
         functions: &[
@@ -33,6 +36,7 @@ pub const FLOWS: &[Flow] = &[
     },
     Flow {
         name: "detached-chain",
+        about: "Each function starts the next one and ends. Nobody waits: cog prints 3.",
         argument: Some(1),
         answer: Answer::AtOnce("detached-chain started"),
         functions: &[
@@ -56,6 +60,7 @@ pub const FLOWS: &[Flow] = &[
     },
     Flow {
         name: "fan-out-workflow",
+        about: "zim calls rax and dop at the same time, and adds up.",
         argument: Some(1),
         answer: Answer::Result(3),
         functions: &[
@@ -93,6 +98,8 @@ const FUNCTION: Function = Function {
 pub struct Flow {
     /// Its route without the slash; also the id of a flow that was started without one.
     pub name: &'static str,
+    /// What it does, in a sentence.
+    pub about: &'static str,
     /// What the first function takes before its options.
     pub argument: Option<i64>,
     /// What the request that starts it is answered with.
@@ -137,6 +144,33 @@ pub enum Caller {
     Awaits(usize),
     /// This function calls it and does not wait.
     Detaches(usize),
+}
+
+/// A promise that an option makes a function create.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Checkpoint {
+    /// A step of `work`, counted from 1.
+    Work {
+        /// Which one.
+        number: usize,
+        /// How many there are.
+        total: usize,
+    },
+    /// The durable timer of `sleep`.
+    Sleep(Duration),
+    /// The step of `fail`: so many attempts fail.
+    Fail(u32),
+}
+
+impl Checkpoint {
+    /// Its name, as logs and traces have it.
+    pub fn name(&self) -> String {
+        match self {
+            Self::Work { number, total } => format!("work {number}/{total}"),
+            Self::Sleep(length) => format!("sleep {}", duration::format(*length)),
+            Self::Fail(_) => "unreliable".to_owned(),
+        }
+    }
 }
 
 /// One call of a function, with its durable promise.
@@ -186,7 +220,8 @@ impl Flow {
     /// function creates are numbered in the order of their creation, so every id is known.
     pub fn invocations(&self, id: &str, options: &Options) -> Vec<Invocation> {
         // How many promises each function has created up to this point.
-        let mut created: Vec<_> = self.functions.iter().map(|it| it.checkpoints(options)).collect();
+        let mut created: Vec<_> =
+            self.functions.iter().map(|it| it.checkpoints(options).len()).collect();
         let mut number = |caller: usize| {
             created[caller] += 1;
             created[caller] - 1
@@ -229,13 +264,14 @@ impl Flow {
 }
 
 impl Function {
-    /// How many promises it creates before it calls another function: one for each step of `work`,
-    /// one for `sleep`, one for `fail`.
-    pub fn checkpoints(&self, options: &Options) -> usize {
-        let work = if self.works { options.steps().len() } else { 0 };
-        let sleep = self.sleeps && options.sleep.is_some();
-        let fail = self.fails && options.fail.is_some();
-        work + usize::from(sleep) + usize::from(fail)
+    /// What it creates promises for before it calls another function, in this order. The promise of
+    /// checkpoint `n` of the function with promise `id` is `id.n`.
+    pub fn checkpoints(&self, options: &Options) -> Vec<Checkpoint> {
+        let total = if self.works { options.steps().len() } else { 0 };
+        let work = (1..=total).map(|number| Checkpoint::Work { number, total });
+        let sleep = options.sleep.filter(|_| self.sleeps).map(Checkpoint::Sleep);
+        let fail = options.fail.filter(|_| self.fails).map(Checkpoint::Fail);
+        work.chain(sleep).chain(fail).collect()
     }
 }
 
@@ -321,6 +357,17 @@ mod tests {
         let quz = detached("x", 0);
         let cog = detached(&quz, 3);
         assert_eq!(ids("detached-chain", OPTIONS), ["x".to_owned(), quz, cog]);
+    }
+
+    #[test]
+    fn checkpoints_are_named_as_in_the_logs() {
+        let names = |function: &Function| {
+            function.checkpoints(&OPTIONS).iter().map(Checkpoint::name).collect::<Vec<_>>()
+        };
+        let functions = flow("await-chain").functions;
+        assert_eq!(names(&functions[0]), [""; 0]);
+        assert_eq!(names(&functions[1]), ["work 1/3", "work 2/3", "work 3/3"]);
+        assert_eq!(names(&functions[2]), ["sleep 10ms", "unreliable"]);
     }
 
     #[test]

@@ -87,15 +87,11 @@ impl Traces {
             }
             // Without a folder the shell would look for it on PATH.
             std::path::absolute(path).map_err(|error| Error::Other(error.to_string()))?
-        } else if set("OTEL_SDK_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true")) {
-            return Ok(Self::Off);
-        } else if set("OTEL_TRACES_EXPORTER").is_some_and(|value| value.trim() == "none") {
+        } else if is_off() {
             return Ok(Self::Off);
         } else if endpoint().is_some() {
             return Ok(Self::Elsewhere);
-        } else if options.no_jaeger {
-            return Ok(Self::Off);
-        } else if let Some(path) = on_path() {
+        } else if let Some(path) = on_path().filter(|_| !options.no_jaeger) {
             path
         } else {
             // The page of a flow shows what happened in it, too.
@@ -189,6 +185,12 @@ impl Jaeger {
 /// A variable of the environment, unless it is empty.
 fn set(variable: &str) -> Option<String> {
     std::env::var(variable).ok().map(|value| value.trim().to_owned()).filter(|it| !it.is_empty())
+}
+
+/// Whether the user has turned tracing off.
+fn is_off() -> bool {
+    set("OTEL_SDK_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true"))
+        || set("OTEL_TRACES_EXPORTER").is_some_and(|value| value == "none")
 }
 
 /// The user's own OTLP endpoint, and the variable that names it.

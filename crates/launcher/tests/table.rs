@@ -51,7 +51,7 @@ async fn check(system: &System, flow: &Flow, options: Options, name: &str, query
 fn expected(flow: &Flow, id: &str, options: &Options) -> BTreeSet<String> {
     let mut rows = BTreeSet::new();
     for Invocation { function, id } in flow.invocations(id, options) {
-        rows.extend((0..function.checkpoints(options)).map(|n| format!("{id}.{n}")));
+        rows.extend((0..function.checkpoints(options).len()).map(|n| format!("{id}.{n}")));
         rows.insert(format!("{id} {}@{}", function.name, function.group));
     }
     rows

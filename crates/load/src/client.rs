@@ -7,6 +7,7 @@ use reqwest::{Method, StatusCode, header::HeaderMap};
 use tokio::time::{Instant, sleep};
 
 use crate::{
+    crash::Inspection,
     plan::{End, Plan, Verdict},
     tally::Tally,
 };
@@ -103,6 +104,17 @@ impl Client {
                 Err(_) => tally.retried(plan),
             }
         }
+    }
+
+    /// What `GET /flows/{id}` shows of a flow; none if there is no such answer.
+    pub async fn inspect(&self, plan: &Plan) -> Option<Inspection> {
+        let (status, _, body) = self.send(Method::GET, &plan.inspection()).await.ok()?;
+        serde_json::from_str(&body).ok().filter(|_| status == StatusCode::OK)
+    }
+
+    /// Asks the gateway to crash a process: the status of the answer, if there is one.
+    pub async fn crash(&self, route: &str) -> Option<StatusCode> {
+        self.send(Method::POST, route).await.ok().map(|(status, ..)| status)
     }
 
     /// Sends a request, and reads its answer to the end.

@@ -10,12 +10,14 @@
 //! | `mix` | which flow comes next, and what is asked of it |
 //! | `plan` | [`Plan`]: one flow, and which answers are right |
 //! | `client` | sends the requests of one flow until it has ended |
+//! | `crash` | crashes processes, and counts takeovers |
 //! | `run` | starts flows, and waits for the last ones |
 //! | `tally` | counts and times |
 //! | `summary` | the JSON at the end |
 //! | `progress` | the live table |
 
 mod client;
+mod crash;
 mod mix;
 mod plan;
 mod progress;

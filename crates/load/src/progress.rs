@@ -12,7 +12,7 @@ use tokio::time::{Instant, interval};
 
 use crate::{
     Settings,
-    tally::{Counts, FlowCounts, Tally},
+    tally::{Counts, FlowCounts, Latency, Tally},
 };
 
 /// How often the table is drawn, and how often a line is printed.
@@ -86,6 +86,10 @@ impl Progress {
             text += &table;
         } else {
             text += &line(&counts.all(), rates.iter().sum(), elapsed);
+            if settings.crash.is_some() {
+                text += &format!(", {}", crashes(counts));
+            }
+            text += "\n";
         }
         text
     }
@@ -114,8 +118,8 @@ fn table(settings: &Settings, counts: &Counts, rates: &[f64], elapsed: Duration)
     let mut row = |name: &str, flow: &FlowCounts, rate: f64| {
         text += &format!(
             "{name:<18}{rate:>9.1}{:>10}{:>10}{:>11}{:>9}{:>7}{:>6}{:>9}\n",
-            latency(flow, 0.5),
-            latency(flow, 0.99),
+            latency(&flow.latency, 0.5),
+            latency(&flow.latency, 0.99),
             flow.open(),
             flow.right,
             flow.wrong,
@@ -127,6 +131,9 @@ fn table(settings: &Settings, counts: &Counts, rates: &[f64], elapsed: Duration)
         row(name, flow, *rate);
     }
     row("all", &counts.all(), rates.iter().sum());
+    if settings.crash.is_some() {
+        text += &format!("{}\n", crashes(counts));
+    }
     if counts.skipped > 0 {
         text += &format!("{} flows skipped: --most is {}\n", counts.skipped, settings.most);
     }
@@ -136,10 +143,10 @@ fn table(settings: &Settings, counts: &Counts, rates: &[f64], elapsed: Duration)
 /// The same in one line.
 fn line(all: &FlowCounts, rate: f64, elapsed: Duration) -> String {
     format!(
-        "{}: {rate:.1} flows/s, p50 {}, p99 {}, {} in flight, {} right, {} wrong, {} lost, {} retried\n",
+        "{}: {rate:.1} flows/s, p50 {}, p99 {}, {} in flight, {} right, {} wrong, {} lost, {} retried",
         seconds(elapsed),
-        latency(all, 0.5),
-        latency(all, 0.99),
+        latency(&all.latency, 0.5),
+        latency(&all.latency, 0.99),
         all.open(),
         all.right,
         all.wrong,
@@ -148,12 +155,18 @@ fn line(all: &FlowCounts, rate: f64, elapsed: Duration) -> String {
     )
 }
 
+fn crashes(counts: &Counts) -> String {
+    let (crashes, takeovers) = (counts.crashes, counts.takeovers.count());
+    let time = latency(&counts.takeovers, 0.5);
+    format!("crashes: {crashes}, takeovers: {takeovers} (p50 {time} after the crash)")
+}
+
 /// A latency as a person reads it: `14 ms`, `2.31 s`.
-fn latency(flow: &FlowCounts, share: f64) -> String {
-    if flow.latency.is_empty() {
+fn latency(latency: &Latency, share: f64) -> String {
+    if latency.count() == 0 {
         return "-".to_owned();
     }
-    match flow.quantile(share).as_secs_f64() {
+    match latency.quantile(share).as_secs_f64() {
         seconds if seconds < 1.0 => format!("{:.0} ms", seconds * 1e3),
         seconds => format!("{seconds:.2} s"),
     }
@@ -210,6 +223,18 @@ all                     1.0     14 ms    2.50 s          1        2      1     0
         let second = progress.draw(&settings(), &counts, Duration::from_secs(4));
         let up = "\x1b[6A\x1b[Jhttp://";
         assert!(second.starts_with(up), "six lines up, and the problem stays: {second:?}");
+    }
+
+    #[test]
+    fn crashes_have_a_line_below_the_table() {
+        let (mut settings, tally) = (settings(), tally());
+        settings.crash = Some(Duration::from_secs(5));
+        tally.crashed();
+        let last = |text: String| text.lines().last().unwrap().to_owned();
+        let draw = || Progress::new(true).draw(&settings, &tally.counts(), Duration::from_secs(2));
+        assert_eq!(last(draw()), "crashes: 1, takeovers: 0 (p50 - after the crash)");
+        tally.taken_over(Duration::from_secs(3));
+        assert_eq!(last(draw()), "crashes: 1, takeovers: 1 (p50 3.00 s after the crash)");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Starts flows for as long as it is told, and waits for the last ones.
 
-use std::{io::IsTerminal, sync::Arc, time::Duration};
+use std::{future::pending, io::IsTerminal, sync::Arc, time::Duration};
 
 use node::error::Error;
 use rand::{SeedableRng, rngs::SmallRng};
@@ -10,14 +10,20 @@ use tokio::{
 };
 
 use crate::{
-    Settings, client::Client, mix::Mix, plan::End, progress::Progress, summary::Summary,
-    tally::Tally,
+    Settings,
+    client::Client,
+    crash::Crasher,
+    mix::Mix,
+    plan::End,
+    progress::Progress,
+    summary::Summary,
+    tally::{Open, Tally},
 };
 
 /// Runs until the time is over or `stop` is, and until the last flows have ended.
 ///
 /// # Errors
-/// The gateway does not answer at the beginning.
+/// The gateway does not answer at the beginning, or cannot crash processes.
 pub async fn run(settings: Settings, stop: impl Future<Output = ()>) -> Result<Summary, Error> {
     let client = Arc::new(Client::new(&settings.gateway)?);
     client.check().await?;
@@ -41,28 +47,40 @@ pub async fn run(settings: Settings, stop: impl Future<Output = ()>) -> Result<S
                 });
             }
         };
+        let crasher = |every| Crasher::new(client.clone(), tally.clone(), every);
+        let mut crasher = settings.crash.map(crasher);
+        let crashing = async {
+            match &mut crasher {
+                Some(crasher) => crasher.run().await,
+                None => pending().await,
+            }
+        };
         tokio::select! {
             () = starting => {}
+            result = crashing => result?,
             () = sleep(settings.duration) => {}
             () = stop => {}
         }
         let started = begin.elapsed();
         starts.all_ended(settings.patience).await;
-        started
+        if let Some(crasher) = crasher {
+            crasher.end().await;
+        }
+        Ok::<_, Error>(started)
     };
     let mut progress = Progress::new(std::io::stderr().is_terminal());
     let started = tokio::select! {
-        started = load => started,
+        started = load => started?,
         () = progress.show(&settings, &tally, begin) => unreachable!("it shows for ever"),
     };
     lose_the_rest(&tally, settings.patience);
     progress.print(&settings, &tally, begin);
-    Ok(Summary::new(settings.gateway, started, tally.counts()))
+    Ok(Summary::new(settings, started, tally.counts()))
 }
 
 /// What has not ended is lost.
 fn lose_the_rest(tally: &Tally, patience: Duration) {
-    for plan in tally.open() {
+    for Open { plan, .. } in tally.open() {
         let text =
             format!("{} after POST {}: no end within {patience:?}", plan.inspection(), plan.path());
         tally.ended(&plan, End::Lost(text));
@@ -111,4 +129,4 @@ impl Starts {
 }
 
 #[cfg(test)]
-mod tests;
+pub mod tests;

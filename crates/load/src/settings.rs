@@ -52,6 +52,10 @@ pub struct Settings {
     /// Percent of flows with a step that fails: every second one fails for good, and must
     #[arg(long, value_name = "PERCENT", default_value = "10", value_parser = integer(0, 100))]
     pub fail: usize,
+    /// Crash a process that holds a flow this often, if NODE_CRASH_BUTTON is set, and count takeovers.
+    /// 100ms to 24h [default: never]
+    #[arg(long, value_name = "DURATION", value_parser = duration(100 * MS, DAY))]
+    pub crash: Option<Duration>,
 }
 
 fn rate(text: &str) -> Result<f64, String> {

@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, time::Duration};
 use node::error::Error;
 use serde::Serialize;
 
-use crate::tally::{Counts, FlowCounts};
+use crate::{
+    Settings,
+    tally::{Counts, FlowCounts, Latency},
+};
 
 /// The summary of a run.
 #[derive(Debug, Serialize)]
@@ -17,6 +20,9 @@ pub struct Summary {
     all: Figures,
     /// With `--rate`: flows that were not started because too many were open.
     skipped: u64,
+    /// With `--crash`.
+    #[serde(flatten)]
+    crashes: Option<Crashes>,
     by_flow: BTreeMap<&'static str, Figures>,
     /// The first wrong and lost flows.
     problems: Vec<String>,
@@ -32,27 +38,49 @@ struct Figures {
     retried: u64,
     /// Flows that have ended right, per second.
     flows_per_second: f64,
-    latency_ms: Latency,
+    /// From the request to the final answer.
+    latency_ms: Quantiles,
 }
 
-/// From the request to the final answer, in milliseconds.
+/// What became of the processes that were crashed.
 #[derive(Debug, Serialize)]
-struct Latency {
+struct Crashes {
+    crashes: u64,
+    takeovers: u64,
+    /// From a crash to the takeover, as seen from here.
+    takeover_ms: Quantiles,
+}
+
+/// Times in milliseconds.
+#[derive(Debug, Serialize)]
+struct Quantiles {
     p50: f64,
     p90: f64,
     p99: f64,
     max: f64,
 }
 
+impl From<&Latency> for Quantiles {
+    fn from(latency: &Latency) -> Self {
+        let ms = |share| rounded(latency.quantile(share).as_secs_f64() * 1e3);
+        Self { p50: ms(0.5), p90: ms(0.9), p99: ms(0.99), max: ms(1.0) }
+    }
+}
+
 impl Summary {
     /// The summary of a run that has started flows for this long.
-    pub fn new(gateway: String, started: Duration, counts: Counts) -> Self {
+    pub fn new(settings: Settings, started: Duration, counts: Counts) -> Self {
         let seconds = started.as_secs_f64();
         Self {
-            gateway,
+            gateway: settings.gateway,
             seconds: rounded(seconds),
             all: Figures::new(&counts.all(), seconds),
             skipped: counts.skipped,
+            crashes: settings.crash.map(|_| Crashes {
+                crashes: counts.crashes,
+                takeovers: counts.takeovers.count(),
+                takeover_ms: (&counts.takeovers).into(),
+            }),
             by_flow: counts
                 .flows
                 .iter()
@@ -82,7 +110,6 @@ impl Summary {
 
 impl Figures {
     fn new(counts: &FlowCounts, seconds: f64) -> Self {
-        let ms = |share| rounded(counts.quantile(share).as_secs_f64() * 1e3);
         Self {
             flows: counts.started,
             right: counts.right,
@@ -90,7 +117,7 @@ impl Figures {
             lost: counts.lost,
             retried: counts.retried,
             flows_per_second: rounded(counts.right as f64 / seconds.max(f64::EPSILON)),
-            latency_ms: Latency { p50: ms(0.5), p90: ms(0.9), p99: ms(0.99), max: ms(1.0) },
+            latency_ms: (&counts.latency).into(),
         }
     }
 }

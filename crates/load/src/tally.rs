@@ -7,6 +7,7 @@ use std::{
 };
 
 use hdrhistogram::Histogram;
+use tokio::time::Instant;
 
 use crate::plan::{End, Plan};
 
@@ -18,7 +19,16 @@ const SHOWN: usize = 20;
 pub struct Tally {
     counts: Mutex<Counts>,
     /// The flows whose end is not known, by id.
-    open: Mutex<BTreeMap<String, Plan>>,
+    open: Mutex<BTreeMap<String, Open>>,
+}
+
+/// A flow whose end is not known.
+#[derive(Debug, Clone)]
+pub struct Open {
+    /// The flow.
+    pub plan: Plan,
+    /// When it was started.
+    pub since: Instant,
 }
 
 /// The counts at one moment.
@@ -28,12 +38,16 @@ pub struct Counts {
     pub flows: BTreeMap<&'static str, FlowCounts>,
     /// With `--rate`: flows that were not started because too many were open.
     pub skipped: u64,
+    /// Processes that were crashed.
+    pub crashes: u64,
+    /// From a crash to the takeover, as seen from here. In microseconds.
+    pub takeovers: Latency,
     /// What was wrong or lost, for a person: the first ones.
     pub problems: Vec<String>,
 }
 
 /// The counts of one flow, or of all.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct FlowCounts {
     pub started: u64,
     /// Answered as documented; and ended as documented, if nobody waits for the end.
@@ -44,14 +58,33 @@ pub struct FlowCounts {
     /// Requests that were sent again.
     pub retried: u64,
     /// From the request to the final answer, retries included. In microseconds.
-    pub latency: Histogram<u64>,
+    pub latency: Latency,
 }
 
-impl Default for FlowCounts {
+/// Times in microseconds, to three significant digits.
+#[derive(Debug, Clone)]
+pub struct Latency(Histogram<u64>);
+
+impl Default for Latency {
     fn default() -> Self {
-        // Three significant digits, without a bound.
-        let latency = Histogram::new(3).expect("three digits are possible");
-        Self { started: 0, right: 0, wrong: 0, lost: 0, retried: 0, latency }
+        Self(Histogram::new(3).expect("three digits are possible"))
+    }
+}
+
+impl Latency {
+    /// How many times there are.
+    pub fn count(&self) -> u64 {
+        self.0.len()
+    }
+
+    /// The time that this share of all took at most.
+    pub fn quantile(&self, share: f64) -> Duration {
+        Duration::from_micros(self.0.value_at_quantile(share))
+    }
+
+    fn record(&mut self, time: Duration) {
+        // It grows as needed; it refuses only what does not fit 64 bits.
+        let _ = self.0.record(time.as_micros() as u64);
     }
 }
 
@@ -61,18 +94,13 @@ impl FlowCounts {
         self.started - self.right - self.wrong - self.lost
     }
 
-    /// The time within which this share of the flows was answered.
-    pub fn quantile(&self, share: f64) -> Duration {
-        Duration::from_micros(self.latency.value_at_quantile(share))
-    }
-
     fn add(&mut self, other: &Self) {
         self.started += other.started;
         self.right += other.right;
         self.wrong += other.wrong;
         self.lost += other.lost;
         self.retried += other.retried;
-        self.latency += &other.latency;
+        self.latency.0 += &other.latency.0;
     }
 }
 
@@ -94,7 +122,7 @@ impl Tally {
         self.counts.lock().expect("no holder of this lock panics")
     }
 
-    fn lock_open(&self) -> MutexGuard<'_, BTreeMap<String, Plan>> {
+    fn lock_open(&self) -> MutexGuard<'_, BTreeMap<String, Open>> {
         self.open.lock().expect("no holder of this lock panics")
     }
 
@@ -104,25 +132,35 @@ impl Tally {
     }
 
     /// The flows whose end is not known.
-    pub fn open(&self) -> Vec<Plan> {
+    pub fn open(&self) -> Vec<Open> {
         self.lock_open().values().cloned().collect()
     }
 
     /// A flow begins.
     pub fn started(&self, plan: &Plan) {
         self.lock().flow(plan).started += 1;
-        self.lock_open().insert(plan.id.clone(), plan.clone());
+        let open = Open { plan: plan.clone(), since: Instant::now() };
+        self.lock_open().insert(plan.id.clone(), open);
     }
 
     /// The final answer came after this time.
     pub fn answered(&self, plan: &Plan, after: Duration) {
-        // It grows as needed; it refuses only what does not fit 64 bits.
-        let _ = self.lock().flow(plan).latency.record(after.as_micros() as u64);
+        self.lock().flow(plan).latency.record(after);
     }
 
     /// A request is sent again.
     pub fn retried(&self, plan: &Plan) {
         self.lock().flow(plan).retried += 1;
+    }
+
+    /// A process was crashed.
+    pub fn crashed(&self) {
+        self.lock().crashes += 1;
+    }
+
+    /// Another process has taken over from one that was crashed, this time after the crash.
+    pub fn taken_over(&self, after: Duration) {
+        self.lock().takeovers.record(after);
     }
 
     /// A flow was not started.

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, time::Duration};
 use axum::{Router, http::StatusCode, routing::get};
 use tokio::sync::watch;
 
-use crate::launched::{is_launched, tell_launcher};
+use crate::{launched::tell_launcher, life};
 
 /// `GET /healthz`: the process is alive. `GET /readyz`: its message stream is up; 503 otherwise.
 pub fn routes<S: Clone + Send + Sync + 'static>(up: watch::Receiver<bool>) -> Router<S> {
@@ -46,12 +46,7 @@ pub async fn check(address: SocketAddr) -> Result<(), String> {
 /// Reports once that the process is ready: to the log, or to a launcher, which prints it.
 pub async fn report_ready(mut up: watch::Receiver<bool>, address: SocketAddr, instance: &str) {
     if up.wait_for(|up| *up).await.is_ok() {
-        let pid = std::process::id();
-        if is_launched() {
-            tracing::debug!(instance, health = %address, pid, "ready");
-        } else {
-            tracing::info!(instance, health = %address, pid, "ready");
-        }
+        life::ready(instance, address);
         tell_launcher(address);
     }
 }

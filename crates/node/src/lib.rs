@@ -13,7 +13,8 @@
 //! | [`memory`] | how much a process may hold at once |
 //! | [`connections`], [`descriptors`] | HTTP connections: bounds and time-outs; open files |
 //! | [`health`] | `/healthz`, `/readyz` and the command that asks for them |
-//! | [`logging`], [`error`] | log lines; why a process ended, and its exit code |
+//! | [`logging`], [`life`] | log lines; those about the life of a process |
+//! | [`error`] | why a process ended, and its exit code |
 //! | [`errors`] | errors of functions |
 //!
 //! It knows no flow. A service is its functions and `node::main`:
@@ -41,6 +42,7 @@ pub mod errors;
 mod guard;
 pub mod health;
 pub mod launched;
+pub mod life;
 pub mod logging;
 pub mod memory;
 mod process;

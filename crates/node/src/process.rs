@@ -7,7 +7,7 @@ use crate::{
     config::ServiceSettings,
     connections::{self, Limits},
     error::Error,
-    health, logging, runtime, server,
+    health, life, logging, runtime, server,
     stop::{self, Stop},
     watchdog,
 };
@@ -68,9 +68,9 @@ async fn serve(
         () = health::report_ready(worker.up(), address, instance) => {}
     }
     stop.requested().await;
-    tracing::info!(instance, held = worker.held(), "stopping");
+    life::stopping(instance, Some(worker.held()));
     worker.stop().await;
     server.abort();
-    tracing::info!(instance, "stopped");
+    life::stopped(instance);
     Ok(())
 }

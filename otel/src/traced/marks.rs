@@ -21,6 +21,19 @@ use crate::{attributes as key, context, run_spans::Predecessor};
 /// How long a release waits for its mark. At the end of a drain there is not much time.
 const MOMENT: Duration = Duration::from_millis(200);
 
+/// The id of the promise that is there if the run `version` of `task` was released in the middle of a
+/// step. It is missing if that process traced nothing, or the server did not answer it.
+pub fn released_mark(task: &str, version: i64) -> String {
+    mark(task, RELEASED, version)
+}
+
+/// No promise of the SDK has such an id.
+fn mark(task: &str, word: &str, version: i64) -> String {
+    format!("{task}.{word}-{version}")
+}
+
+const RELEASED: &str = "released";
+
 /// What a mark says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Mark {
@@ -35,15 +48,14 @@ impl Inner {
     pub(super) async fn leave(&self, mark: Mark, task: &str, version: i64, branch: String) {
         let (word, released) = match mark {
             Mark::TakenOver => ("taken-over", None),
-            Mark::Released => ("released", Some((key::HEADER_RELEASED, "true".to_owned()))),
+            Mark::Released => (RELEASED, Some((key::HEADER_RELEASED, "true".to_owned()))),
         };
         let headers = [
             (key::HEADER_INSTANCE, self.instance.clone()),
             (key::HEADER_VERSION, version.to_string()),
         ];
         let create = PromiseCreate {
-            // No promise of the SDK has such an id.
-            id: format!("{task}.{word}-{version}").into(),
+            id: self::mark(task, word, version).into(),
             timeout_at: 0,
             param: PromiseValue {
                 headers: Some(headers.into_iter().chain(released).collect()),

@@ -5,7 +5,13 @@ use std::sync::Arc;
 use resonate_otel::{FlowTracer, Metrics};
 use tokio::sync::{Semaphore, watch};
 
-use crate::{Settings, client::Client, stats::Stats, waiters::Waiters};
+use crate::{
+    Settings,
+    client::Client,
+    stats::Stats,
+    timeline::{LookBack, Watchers},
+    waiters::Waiters,
+};
 
 /// What all requests share.
 #[derive(Clone)]
@@ -22,6 +28,12 @@ pub struct App {
     pub room: Arc<Semaphore>,
     /// What `GET /stats` shows.
     pub stats: Stats,
+    /// Looks for takeovers in flows that have ended late.
+    pub look_back: LookBack,
+    /// One permit for each client that may watch a flow. It takes one of `room` as well.
+    pub viewers: Arc<Semaphore>,
+    /// The flows that are watched.
+    pub watchers: Watchers,
     /// The metrics of requests.
     pub metrics: Metrics,
     /// Whether the message stream is up.

@@ -69,7 +69,7 @@ async fn cancel_checkpoint(
     options: &Options,
 ) -> Result<(), client::Error> {
     // How many of them exist lies between these.
-    let (mut least, mut most) = (0, call.function.checkpoints(options));
+    let (mut least, mut most) = (0, call.function.checkpoints(options).len());
     while least < most {
         let middle = least + (most - least) / 2;
         match client.get(&format!("{}.{middle}", call.id)).await? {

@@ -160,11 +160,25 @@ impl Client {
     /// # Errors
     /// The server is unreachable or refuses.
     pub async fn run(&self, id: &str) -> Result<Option<Run>, Error> {
+        let run = self.task(id, |task| {
+            let pid = task.pid.as_deref().filter(|_| task.state == TaskState::Acquired);
+            pid.map(|pid| Run { version: task.version, holder: Holder::of(pid) })
+        });
+        Ok(run.await?.flatten())
+    }
+
+    /// What `read` makes of the task `id`, if there is one.
+    ///
+    /// # Errors
+    /// The server is unreachable or refuses.
+    pub async fn task<T>(
+        &self,
+        id: &str,
+        read: impl FnOnce(&Task) -> T,
+    ) -> Result<Option<T>, Error> {
         match self.send("task.get", &Get { id: id.into() }).await {
             Ok(answer) => Ok(match answer.body() {
-                AnswerBody::Task(Task { state: TaskState::Acquired, version, pid, .. }) => {
-                    pid.as_deref().map(|pid| Run { version: *version, holder: Holder::of(pid) })
-                }
+                AnswerBody::Task(task) => Some(read(task)),
                 _ => None,
             }),
             Err(Error::Refused { status: 404, .. }) => Ok(None),

@@ -82,11 +82,14 @@ async fn crash(
     let call = app.client.call(&id, FUNCTION, &address, patience).with_context(unsampled());
     call.await?;
     match fate(&app.client, &id, patience).await? {
-        Fate::Dead(run) => Ok(Json(Crashed {
-            message: format!("{instance} has crashed"),
-            held: Held::new(&app.settings, &group, run.holder),
-            group,
-        })),
+        Fate::Dead(run, since) => {
+            app.watchers.crashed(&instance, since.elapsed());
+            Ok(Json(Crashed {
+                message: format!("{instance} has crashed"),
+                held: Held::new(&app.settings, &group, run.holder),
+                group,
+            }))
+        }
         Fate::Alive => Err(Problem::Alive(instance)),
         Fate::Silent => Err(Problem::Silent { instance, patience }),
     }
@@ -103,8 +106,8 @@ fn unsampled() -> Context {
 
 /// What became of the process that was called.
 enum Fate {
-    /// It has taken the call and holds it still: the dead do not give it back.
-    Dead(Run),
+    /// It took the call at this moment and holds it still: the dead do not give it back.
+    Dead(Run, Instant),
     /// It has given the call back.
     Alive,
     /// It has not taken the call.
@@ -129,14 +132,14 @@ async fn fate(client: &Client, id: &str, patience: Duration) -> Result<Fate, Pro
         };
         if run.as_ref() == Some(first) {
             if now - *since >= CERTAIN {
-                return Ok(Fate::Dead(first.clone()));
+                return Ok(Fate::Dead(first.clone(), *since));
             }
             continue;
         }
         let promise = client.get(id).await?;
         return Ok(match promise.as_ref().map(|promise| promise.state) {
             // It was held until then.
-            Some(PromiseState::RejectedTimedout) => Fate::Dead(first.clone()),
+            Some(PromiseState::RejectedTimedout) => Fate::Dead(first.clone(), *since),
             _ => Fate::Alive,
         });
     }
@@ -181,7 +184,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_process_that_keeps_the_call_is_dead_and_one_that_gives_it_back_is_not() {
         let start = Instant::now();
-        let Ok(Fate::Dead(run)) = fate_of(&[None, Some(1)], "pending").await else {
+        let Ok(Fate::Dead(run, _)) = fate_of(&[None, Some(1)], "pending").await else {
             panic!("it is dead")
         };
         assert_eq!((run.version, run.holder.pid), (1, Some(1)));
@@ -189,7 +192,7 @@ mod tests {
         assert!(matches!(fate_of(&[Some(1), None], "pending").await, Ok(Fate::Alive)));
         assert!(matches!(fate_of(&[Some(1), Some(2)], "pending").await, Ok(Fate::Alive)));
         // The dead hold it until it times out, which is soon if the lease is short.
-        assert!(matches!(fate_of(&[Some(1), None], "rejected_timedout").await, Ok(Fate::Dead(_))));
+        assert!(matches!(fate_of(&[Some(1), None], "rejected_timedout").await, Ok(Fate::Dead(..))));
     }
 
     #[tokio::test(start_paused = true)]

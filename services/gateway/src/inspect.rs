@@ -32,6 +32,11 @@ pub struct Inspection {
     /// The state of the flow as a whole.
     #[cfg_attr(test, schema(schema_with = crate::openapi::state))]
     state: PromiseState,
+    /// When it was started, in Unix milliseconds.
+    created_at: i64,
+    /// When it ended, in Unix milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    settled_at: Option<i64>,
     /// The result of a flow that went well.
     #[serde(skip_serializing_if = "Option::is_none")]
     result: Option<Value>,
@@ -110,6 +115,8 @@ pub async fn look(app: &App, id: &str) -> Result<Inspection, Problem> {
         (PromiseState::Resolved, Some(promise)) => (Some(client::value_of(promise)), None),
         (_, Some(promise)) => (None, Some(client::error_of(promise))),
     };
+    let settled_at = outcome.and_then(|promise| promise.settled_at);
+    let settled_at = settled_at.filter(|_| state != PromiseState::Pending);
     let trace = TraceLink::of(&first, app.settings.jaeger_url.as_deref());
     let invocations = invocations.into_iter().zip(found);
     let invocations = invocations.map(|(call, (promise, holder))| InspectedInvocation {
@@ -120,7 +127,17 @@ pub async fn look(app: &App, id: &str) -> Result<Inspection, Problem> {
     });
     let invocations = invocations.collect();
     let id = id.to_owned();
-    Ok(Inspection { id, flow: flow.name, state, result, error, trace, invocations })
+    Ok(Inspection {
+        id,
+        flow: flow.name,
+        state,
+        created_at: first.created_at,
+        settled_at,
+        result,
+        error,
+        trace,
+        invocations,
+    })
 }
 
 /// The promise whose state is the flow's, once the flow that starts with `first` has ended.

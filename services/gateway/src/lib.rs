@@ -8,6 +8,9 @@
 //! | `process` | the process from start to stop |
 //! | `app` | what all requests share |
 //! | `routes` | the routes, and `POST`: start a flow, wait for its result |
+//! | `page` | what a browser loads: pages, scripts, styles, and their headers |
+//! | `timeline` | what happened in a flow, for its page |
+//! | `events` | `GET /flows/{id}/events`: the same, whenever it changes |
 //! | `inspect` | `GET /flows/{id}`: the state of a flow and of its invocations |
 //! | `cancel` | `DELETE /flows/{id}`: cancel a flow |
 //! | `crash` | `POST /instances/{group}/{instance}/crash`: kill a process by a message |
@@ -29,11 +32,13 @@ mod cancel;
 mod client;
 mod conflict;
 mod crash;
+mod events;
 mod held;
 mod inspect;
 mod measured;
 mod openapi;
 mod origin;
+mod page;
 mod problem;
 mod process;
 mod request;
@@ -41,6 +46,7 @@ mod routes;
 mod settings;
 mod span;
 mod stats;
+mod timeline;
 mod trace_link;
 mod waiters;
 

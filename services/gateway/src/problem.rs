@@ -175,8 +175,8 @@ fn retry(flow: &Flow) -> String {
     format!("this result is final; retry with a new id, for example POST {}?id=…", flow.route())
 }
 
-impl From<client::Error> for Problem {
-    fn from(error: client::Error) -> Self {
+impl From<&client::Error> for Problem {
+    fn from(error: &client::Error) -> Self {
         match error {
             client::Error::NoAnswer(error) => Self::Unavailable(error.to_string()),
             client::Error::Refused { status: 401 | 403, .. } => Self::Unavailable(format!(
@@ -185,6 +185,12 @@ impl From<client::Error> for Problem {
             client::Error::Refused { status: 500.., .. } => Self::Unavailable(error.to_string()),
             client::Error::Refused { .. } => Self::Internal(error.to_string()),
         }
+    }
+}
+
+impl From<client::Error> for Problem {
+    fn from(error: client::Error) -> Self {
+        Self::from(&error)
     }
 }
 

@@ -8,14 +8,22 @@ use node::{
     cli,
     connections::{self, Limits},
     error::{self, Error},
-    health, logging, runtime,
+    health, life, logging, runtime,
     server::{self, ConnectionId, MessageStream, Transport},
     stop::{self, Stop},
 };
 use resonate_otel::{FlowTracer, Identity, Telemetry};
 use tokio::sync::{Semaphore, watch};
 
-use crate::{GROUP, Settings, app::App, client::Client, routes, stats::Stats, waiters::Waiters};
+use crate::{
+    GROUP, Settings,
+    app::App,
+    client::Client,
+    routes,
+    stats::Stats,
+    timeline::{LookBack, Watchers},
+    waiters::Waiters,
+};
 
 /// The HTTP gateway: starts flows, waits for their results, shows their state
 #[derive(Parser)]
@@ -90,15 +98,21 @@ impl Gateway {
         let client = Client::new(Arc::new(exchange));
         let waiters = Waiters::new(client.clone());
         stream.open(waiters.clone());
-        let room = settings.waiting();
+        let settings = Arc::new(settings);
         let (up, stopping) = (stream.up(), watch::Sender::new(false));
+        let stats = Stats::default();
+        let watchers = Watchers::new(client.clone(), settings.clone(), stats.clone());
+        let look_back = LookBack::start(client.clone(), settings.clone(), stats.clone());
         let routes = routes::routes(App {
             client,
             waiters: waiters.clone(),
             tracer: FlowTracer::new(telemetry),
-            room: Arc::new(Semaphore::new(room)),
-            settings: Arc::new(settings),
-            stats: Stats::default(),
+            room: Arc::new(Semaphore::new(settings.waiting())),
+            viewers: Arc::new(Semaphore::new(settings.viewers())),
+            watchers,
+            settings,
+            stats,
+            look_back,
             metrics: telemetry.metrics(),
             up: up.clone(),
             stopping: stopping.subscribe(),
@@ -143,12 +157,12 @@ async fn serve(settings: Settings, instance: String, telemetry: &Telemetry) -> R
         } => {}
     }
     stop.requested().await;
-    tracing::info!(instance, "stopping");
+    life::stopping(&instance, None);
     gateway.stop_waiting();
     if tokio::time::timeout(drain, server).await.is_err() {
         tracing::warn!(instance, "drain deadline reached with open connections");
     }
     gateway.stream.close();
-    tracing::info!(instance, "stopped");
+    life::stopped(&instance);
     Ok(())
 }

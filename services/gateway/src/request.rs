@@ -68,6 +68,13 @@ impl Request {
     }
 }
 
+/// Whether the client wants an answer at once, and not the result: `Prefer: respond-async` (RFC 7240).
+pub fn responds_async(headers: &HeaderMap) -> bool {
+    let lists = headers.get_all("prefer").iter().filter_map(|list| list.to_str().ok());
+    let mut preferences = lists.flat_map(|list| list.split([',', ';']));
+    preferences.any(|preference| preference.trim().eq_ignore_ascii_case("respond-async"))
+}
+
 /// Reads the body to its end, and drops it.
 ///
 /// # Errors
@@ -196,6 +203,18 @@ mod tests {
         assert_eq!(read("", Some("\"k\"")).unwrap().id.as_deref(), Some("k"));
         assert_eq!(read("id=k", Some("k")).unwrap().id.as_deref(), Some("k"));
         assert_eq!(read("", Some("k l")).unwrap_err().0, KEY);
+    }
+
+    #[test]
+    fn a_client_may_ask_for_an_answer_at_once() {
+        for (prefer, expected) in
+            [("respond-async", true), ("wait=5, Respond-Async", true), ("return=minimal", false)]
+        {
+            let headers =
+                HeaderMap::from_iter([("prefer".parse().unwrap(), prefer.parse().unwrap())]);
+            assert_eq!(responds_async(&headers), expected, "{prefer}");
+        }
+        assert!(!responds_async(&HeaderMap::new()));
     }
 
     #[test]

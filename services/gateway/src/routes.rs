@@ -1,24 +1,27 @@
 //! The gateway's routes, and what a `POST` does: start a flow, or find it, and wait for its result.
 
+use std::time::Duration;
+
 use axum::{
     Json, Router,
     extract::{DefaultBodyLimit, RawQuery, Request as HttpRequest, State},
     http::{HeaderMap, Method, StatusCode, Uri, header::LOCATION},
     middleware::{from_fn, from_fn_with_state},
     response::{IntoResponse, Response},
-    routing::{get, post},
+    routing::{delete, get, post},
 };
 use flows::{Answer, FLOWS, Flow};
 use node::health;
 use serde::Serialize;
 use serde_json::Value;
+use tokio::time::Instant;
 use wire::{Promise, PromiseState};
 
 use crate::{
     app::App,
     cancel,
     client::{self, Created},
-    conflict, crash, inspect, measured, openapi, origin,
+    conflict, crash, events, inspect, measured, openapi, origin, page,
     problem::Problem,
     request::{self, Request},
     span::RequestSpan,
@@ -47,7 +50,9 @@ pub fn routes(app: App) -> Router {
         router = router.route(&flow.route(), post(start_flow));
     }
     router
-        .route("/flows/{id}", get(inspect::inspect).delete(cancel::cancel))
+        .route("/flows/{id}/events", get(events::events))
+        .merge(page::routes())
+        .route("/flows/{id}", delete(cancel::cancel))
         .merge(crash::routes(&app.settings))
         .route("/openapi.json", get(openapi::document))
         .route("/stats", get(async |State(app): State<App>| app.stats.answer()))
@@ -88,6 +93,7 @@ async fn start(
     span: &mut RequestSpan,
 ) -> Result<Response, Problem> {
     let Request { id, options } = Request::read(query, headers)?;
+    let since = Instant::now();
     // Held until the request is answered.
     let Ok(_room) = app.room.try_acquire() else { return Err(Problem::Full) };
     let id = id.unwrap_or_else(|| flow.name.to_owned());
@@ -102,8 +108,10 @@ async fn start(
     }
     let trace = TraceLink::of(&promise, app.settings.jaeger_url.as_deref());
     let ids = Ids { id: id.clone(), trace, reconnected };
+    // A browser's page shows how the flow goes on, so it does not wait for the result.
+    let wait = if request::responds_async(headers) { Duration::ZERO } else { app.settings.wait };
     let promise = match flow.answer {
-        Answer::Result(_) => match settled(&app, promise).await {
+        Answer::Result(_) => match settled(&app, promise, wait).await {
             Wait::Settled(promise) => promise,
             Wait::Forgotten => return Err(Problem::Forgotten(id)),
             Wait::Over => {
@@ -130,6 +138,7 @@ async fn start(
         // Each flow is counted once, however many requests wait for it.
         let resolved = promise.state == PromiseState::Resolved;
         app.stats.count(if resolved { Event::Succeeded } else { Event::Failed });
+        app.look_back.ended(&promise, &options, since.elapsed());
     }
     match promise.state {
         PromiseState::Resolved => {
@@ -152,7 +161,7 @@ enum Wait {
 }
 
 /// Waits for a promise to be settled, as long as a request may wait.
-async fn settled(app: &App, promise: Promise<'static>) -> Wait {
+async fn settled(app: &App, promise: Promise<'static>, wait: Duration) -> Wait {
     if !promise.is_pending() {
         return Wait::Settled(promise);
     }
@@ -161,7 +170,7 @@ async fn settled(app: &App, promise: Promise<'static>) -> Wait {
         promise = app.waiters.settlement(&promise.id) => {
             promise.map_or(Wait::Forgotten, Wait::Settled)
         }
-        () = tokio::time::sleep(app.settings.wait) => Wait::Over,
+        () = tokio::time::sleep(wait) => Wait::Over,
         _ = stopping.wait_for(|stopping| *stopping) => Wait::Over,
     }
 }

@@ -13,6 +13,9 @@ const BYTES_OF_A_CONNECTION: usize = 96 << 10;
 /// Connections that are left for requests that do not wait for a flow, such as health checks.
 const OTHER_CONNECTIONS: usize = 64;
 
+/// Pages of flows that are open at once. Each takes a connection.
+const MOST_VIEWERS: usize = 200;
+
 /// The settings of a gateway process.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Settings {
@@ -96,6 +99,11 @@ impl Settings {
         let connections = self.connections();
         let bound = connections - OTHER_CONNECTIONS.min(connections / 8);
         self.max_waiting.map_or(bound, |waiting| waiting.min(bound))
+    }
+
+    /// Most clients that watch a flow at once.
+    pub(crate) fn viewers(&self) -> usize {
+        self.waiting().div_ceil(2).min(MOST_VIEWERS)
     }
 }
 

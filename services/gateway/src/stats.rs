@@ -1,8 +1,9 @@
-//! `GET /stats`: how many flows this gateway has started and answered in each of the last minutes'
-//! slots. A flow costs it one addition when it starts and one when it is answered.
+//! `GET /stats`: how many flows this gateway has started and answered in each slot of the last minutes,
+//! and the takeovers that it knows of. A flow costs one addition when it starts and one when it is
+//! answered.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -14,6 +15,8 @@ use axum::{
 };
 use serde::Serialize;
 use tokio::time::Instant;
+
+use crate::timeline::own_clock;
 
 /// How long a slot is.
 const SLOT: Duration = Duration::from_secs(5);
@@ -36,6 +39,15 @@ pub enum Event {
     Failed,
 }
 
+/// A run that went on after another one had lost its lease.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Takeover {
+    /// The run that lost it: the promise of its function, and its version.
+    pub lost: (String, i64),
+    /// When the other one began, in Unix milliseconds.
+    pub at: i64,
+}
+
 /// The counts of one slot.
 #[cfg_attr(test, derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -46,11 +58,15 @@ struct Slot {
     succeeded: u64,
     /// Answers with the error of a flow.
     failed: u64,
+    takeovers: u64,
 }
 
 struct Ring {
     /// The end of the last slot.
     end: Instant,
+    /// The takeovers that are counted in the slots, and when they were: whoever looks at a flow finds all
+    /// that it ever had.
+    takeovers: HashMap<(String, i64), i64>,
     /// The oldest one first.
     slots: VecDeque<Slot>,
 }
@@ -69,15 +85,16 @@ pub(crate) struct Recent {
 impl Default for Stats {
     fn default() -> Self {
         let slots = VecDeque::from([Slot::default(); SLOTS]);
-        Self(Arc::new(Mutex::new(Ring { end: Instant::now() + SLOT, slots })))
+        let (end, takeovers) = (Instant::now() + SLOT, HashMap::new());
+        Self(Arc::new(Mutex::new(Ring { end, takeovers, slots })))
     }
 }
 
 impl Stats {
     /// Counts an event.
     pub fn count(&self, event: Event) {
-        self.with(|slots| {
-            let slot = slots.back_mut().expect("there are always slots");
+        self.with(|ring| {
+            let slot = ring.slots.back_mut().expect("there are always slots");
             let counter = match event {
                 Event::Started => &mut slot.started,
                 Event::Succeeded => &mut slot.succeeded,
@@ -87,16 +104,44 @@ impl Stats {
         });
     }
 
+    /// Counts takeovers of the last minutes that are not counted yet.
+    pub fn takeovers(&self, found: &[Takeover]) {
+        self.takeovers_at(found, own_clock());
+    }
+
+    /// The same at the time `now`, in Unix milliseconds.
+    fn takeovers_at(&self, found: &[Takeover], now: i64) {
+        if found.is_empty() {
+            return;
+        }
+        self.with(|ring| {
+            let slot = SLOT.as_millis() as i64;
+            let left = ring.end.saturating_duration_since(Instant::now()).as_millis() as i64;
+            // The oldest slot begins then.
+            let begin = now + left - slot * SLOTS as i64;
+            ring.takeovers.retain(|_, at| *at >= begin);
+            for Takeover { lost, at } in found {
+                // The server's clock may be ahead.
+                let at = (*at).min(now);
+                let place = ((at - begin) / slot).min(SLOTS as i64 - 1);
+                if at >= begin && ring.takeovers.insert(lost.clone(), at).is_none() {
+                    ring.slots[place as usize].takeovers += 1;
+                }
+            }
+        });
+    }
+
     /// Handles `GET /stats`.
     pub fn answer(&self) -> Response {
-        let recent = Recent { slot_seconds: SLOT.as_secs(), slots: self.with(|it| it.clone()) };
+        let recent =
+            Recent { slot_seconds: SLOT.as_secs(), slots: self.with(|ring| ring.slots.clone()) };
         ([(CACHE_CONTROL, "no-store")], Json(recent)).into_response()
     }
 
     /// Calls `use_it` with the slots until now.
-    fn with<T>(&self, use_it: impl FnOnce(&mut VecDeque<Slot>) -> T) -> T {
+    fn with<T>(&self, use_it: impl FnOnce(&mut Ring) -> T) -> T {
         let mut ring = self.0.lock().expect("no holder of this lock panics");
-        let Ring { end, slots } = &mut *ring;
+        let Ring { end, slots, .. } = &mut *ring;
         if let Some(late) = Instant::now().checked_duration_since(*end) {
             let passed = late.as_secs() / SLOT.as_secs() + 1;
             for _ in 0..passed.min(SLOTS as u64) {
@@ -105,7 +150,7 @@ impl Stats {
             }
             *end += SLOT * passed as u32;
         }
-        use_it(slots)
+        use_it(&mut ring)
     }
 }
 
@@ -118,7 +163,7 @@ mod tests {
         let stats = Stats::default();
         // How many slots ago flows were started, and how many.
         let started = || {
-            let slots = stats.with(|slots| slots.clone());
+            let slots = stats.with(|ring| ring.slots.clone());
             assert_eq!(slots.len(), SLOTS);
             let started = slots.iter().rev().map(|slot| slot.started);
             started.enumerate().filter(|(_, started)| *started > 0).collect::<Vec<_>>()
@@ -141,13 +186,41 @@ mod tests {
         assert_eq!(started(), [(0, 1)]);
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_takeover_is_counted_once_and_when_it_was() {
+        let stats = Stats::default();
+        let places = || {
+            let slots = stats.with(|ring| ring.slots.clone());
+            let takeovers = slots.iter().rev().map(|slot| slot.takeovers);
+            takeovers.enumerate().filter(|(_, takeovers)| *takeovers > 0).collect::<Vec<_>>()
+        };
+        let takeover = |version, at| Takeover { lost: ("x.0".to_owned(), version), at };
+        // The last slot began just now.
+        let now = 1_000_000_000;
+        stats.takeovers_at(
+            &[takeover(1, now), takeover(2, now - 1), takeover(3, now - 12_000)],
+            now,
+        );
+        assert_eq!(places(), [(0, 1), (1, 1), (3, 1)]);
+        // It is found again, a bit later because its run has told since.
+        stats.takeovers_at(&[takeover(1, now + 40), takeover(4, now - 400_000)], now);
+        assert_eq!(places(), [(0, 1), (1, 1), (3, 1)]);
+        // By a clock that is ahead.
+        stats.takeovers_at(&[takeover(5, now + 60_000)], now);
+        assert_eq!(places(), [(0, 2), (1, 1), (3, 1)]);
+        tokio::time::advance(SLOT * 70).await;
+        stats.takeovers_at(&[takeover(1, now), takeover(6, now + 350_000)], now + 350_000);
+        assert_eq!(places(), [(0, 1)]);
+        assert_eq!(stats.with(|ring| ring.takeovers.len()), 1, "nothing is kept for ever");
+    }
+
     #[test]
     fn each_event_has_its_counter() {
         let stats = Stats::default();
         stats.count(Event::Started);
         (0..2).for_each(|_| stats.count(Event::Succeeded));
         (0..3).for_each(|_| stats.count(Event::Failed));
-        let slot = stats.with(|slots| slots.back().copied());
-        assert_eq!(slot, Some(Slot { started: 1, succeeded: 2, failed: 3 }));
+        let slot = stats.with(|ring| ring.slots.back().copied());
+        assert_eq!(slot, Some(Slot { started: 1, succeeded: 2, failed: 3, takeovers: 0 }));
     }
 }

@@ -151,8 +151,7 @@ fn a_repeated_parameter_is_refused() {
 
 #[test]
 fn an_unknown_route_is_404_and_a_wrong_method_405_with_what_is_allowed() {
-    for path in ["/", "/await-chain/", "//await-chain", "/flows", "/flows/", "/flows/a/b", "/x%ff"]
-    {
+    for path in ["/await-chain/", "//await-chain", "/flows", "/flows/", "/flows/a/b", "/x%ff"] {
         for method in [Method::GET, Method::POST] {
             let request = Request::builder().method(method).uri(path).body(Body::empty()).unwrap();
             problem(request, 404);
@@ -363,5 +362,23 @@ proptest! {
             prop_assert_eq!(&problem["status"], status, "{}: {}", &text, &problem);
             prop_assert!(problem["title"].is_string() && problem["detail"].is_string());
         }
+    }
+}
+
+#[test]
+fn a_form_of_another_site_starts_nothing() {
+    let form = |id: &str, name: &str, value: &str| {
+        let uri = format!("/await-chain?id={id}");
+        let request = Request::post(uri).header("host", "127.0.0.1:5000").header(name, value);
+        let kind = "application/x-www-form-urlencoded";
+        request.header("content-type", kind).body(Body::from("a=b")).unwrap()
+    };
+    for (name, value) in [("sec-fetch-site", "cross-site"), ("origin", "http://elsewhere")] {
+        let refused = problem(form("form-1", name, value), 403);
+        assert!(refused["detail"].as_str().unwrap().contains("own page"), "{refused}");
+        problem(Request::get("/flows/form-1").body(Body::empty()).unwrap(), 404);
+    }
+    for (name, value) in [("sec-fetch-site", "same-origin"), ("origin", "http://127.0.0.1:5000")] {
+        assert_eq!(answer(form("form-2", name, value)).0.status(), 202, "{name}: {value}");
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    io,
     sync::{Arc, Mutex},
 };
 
@@ -15,6 +16,7 @@ use axum::{
 use clap::{Args, FromArgMatches};
 use flows::Flow;
 use serde_json::{Value, json};
+use tokio::{net::TcpListener, task::JoinSet};
 
 use super::*;
 
@@ -29,7 +31,7 @@ struct Gateway {
 }
 
 /// The right answer to a `POST`.
-fn right(flow: &'static Flow, id: &str) -> Response {
+pub fn right(flow: &'static Flow, id: &str) -> Response {
     Json(json!({"message": flow.message(), "id": id, "reconnected": false})).into_response()
 }
 
@@ -72,18 +74,24 @@ async fn run_with(script: Script, arguments: &[&str]) -> Value {
     let gateway = Gateway { script, asked: Arc::default() };
     let routes =
         Router::new().route("/readyz", get(async || "ready")).fallback(answer).with_state(gateway);
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    let server = tokio::spawn(async move { axum::serve(listener, routes).await });
-    let summary = run(settings(&url, arguments), std::future::pending()).await.unwrap();
-    server.abort();
+    let (url, _server) = serve(routes).await;
+    let summary = run(settings(&url, arguments), pending()).await.unwrap();
     let json = serde_json::from_str::<Value>(&summary.json()).unwrap();
     let is_bad = json["wrong"] != 0 || json["lost"] != 0;
     assert_eq!(summary.result().is_err(), is_bad, "the exit code says it too: {json}");
     json
 }
 
-fn settings(gateway: &str, arguments: &[&str]) -> Settings {
+/// Serves these routes for as long as the returned tasks are kept. Returns their address, too.
+pub async fn serve(routes: Router) -> (String, JoinSet<io::Result<()>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move { axum::serve(listener, routes).await });
+    (url, tasks)
+}
+
+pub fn settings(gateway: &str, arguments: &[&str]) -> Settings {
     let command = Settings::augment_args(clap::Command::new("load"));
     let usual = ["load", "--gateway", gateway, "--work=0", "--sleep=0", "--fail=0"];
     let matches = command.get_matches_from(usual.iter().chain(arguments));
@@ -180,7 +188,7 @@ async fn without_a_gateway_nothing_is_started() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     drop(listener);
-    let error = run(settings(&url, &[]), std::future::pending()).await.unwrap_err().to_string();
+    let error = run(settings(&url, &[]), pending()).await.unwrap_err().to_string();
     assert!(error.starts_with(&format!("the gateway at {url} is not ready: ")), "{error}");
     assert!(error.contains("refused"), "{error}");
 }
@@ -194,12 +202,9 @@ async fn told_to_stop_it_waits_for_the_flows_that_are_open() {
             right(flow, &query["id"])
         },
     );
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    let server = tokio::spawn(async move { axum::serve(listener, routes).await });
+    let (url, _server) = serve(routes).await;
     let stop = sleep(Duration::from_millis(50));
     let summary = run(settings(&url, &["--for=1h", AWAITED]), stop).await.unwrap();
-    server.abort();
     let json = serde_json::from_str::<Value>(&summary.json()).unwrap();
     assert_eq!((&json["flows"], &json["right"]), (&json!(8), &json!(8)), "{json}");
 }

@@ -1,0 +1,285 @@
+// The page of a flow: draws what the gateway tells about it, while it happens.
+
+import { ask, badge, connected, find, h, remember, seconds, settings } from "./common.js";
+
+const id = decodeURIComponent(location.pathname.split("/")[2] ?? "");
+const path = `/flows/${encodeURIComponent(id)}`;
+/** The gateway is silent for five seconds at most. */
+const SILENCE = 12_000;
+const RETRY = 1000;
+
+/** What the gateway told last, and how far its clock is ahead of this one. */
+let flow = null;
+let ahead = 0;
+/** Each instance has its colour, in the order of their appearance. */
+const colours = new Map();
+/** Sentences that were read out. */
+const told = new Set();
+
+const colour = (who) => {
+  if (!colours.has(who)) colours.set(who, colours.size % 8);
+  return `c${colours.get(who)}`;
+};
+
+/** Milliseconds since the flow's start. */
+function now() {
+  if (flow.complete) return flow.ended ?? 0;
+  return Math.max(Date.now() + ahead - flow.started, latest(), 0);
+}
+
+/** A moment since the flow's start, as precise as the whole drawing. */
+const moment = (at) => (span() < 2000 ? `${at} ms` : at < 60_000 ? `${(at / 1000).toFixed(1)} s` : seconds(at));
+
+const ends = (rows) => rows.flatMap((row) => row.segments.map(({ from, to }) => to ?? from));
+const latest = () => Math.max(0, ...ends(flow.rows), ...flow.story.map(({ at }) => at));
+
+/** How much time the drawing shows: with durable timers that are due later. */
+const span = () => Math.max(now() * (flow.complete ? 1 : 1.04), latest(), ...flow.rows.map((row) => row.due ?? 0), 20);
+
+const KINDS = {
+  run: (who) => (who ? `work of ${who}` : "work of an unknown process"),
+  retry: () => "a step that fails and is tried again",
+  wait: () => "waits for another function; no process is busy with it",
+  sleep: () => "waits for a durable timer; no process holds it",
+  queue: () => "waits for a process to take it",
+  lost: () => "nobody works: the lease of a dead process runs out",
+};
+
+function bar({ kind, who, from, to }) {
+  const label = kind === "lost" ? "lease runs out" : kind === "run" || kind === "retry" ? who : { wait: "waits", sleep: "sleeps" }[kind];
+  const classes = ["bar", kind, who && kind !== "lost" ? colour(who) : "", to == null ? "open" : ""];
+  return h("span", { class: classes.join(" "), "--from": String(from), "--to": String(to ?? 0), "aria-hidden": true, title: `${describe({ kind, who, from, to })}` }, h("span", {}, label ?? ""));
+}
+
+function describe({ kind, who, from, to }) {
+  const what = kind === "run" ? `run by ${who ?? "an unknown process"}` : kind === "retry" ? `run and retried by ${who}` : kind === "lost" ? `nobody runs it, after ${who} died` : { wait: "waits", sleep: "sleeps", queue: "waits for a process" }[kind];
+  return `${what} from ${seconds(from)} to ${to == null ? "now" : seconds(to)}`;
+}
+
+const SIGNS = { death: "✕", stop: "■", takeover: "↻" };
+
+function row(row) {
+  const bars = row.segments.map(bar);
+  const due = row.due == null ? [] : [h("span", { class: "bar due", "--from": String(row.segments[0]?.from ?? 0), "--to": String(row.due), "aria-hidden": true })];
+  const marks = flow.marks.map(({ at, kind }) => h("span", { class: `mark ${kind}`, "--from": String(at), "aria-hidden": true }));
+  const group = row.group ? h("span", { class: "group" }, row.group) : null;
+  return h(
+    "tr",
+    { role: "row", class: `${row.kind} ${row.tone}` },
+    h("th", { role: "rowheader", scope: "row", "--depth": String(row.depth) }, h("span", {}, row.name), group),
+    h("td", { role: "cell", class: "note" }, row.note),
+    h("td", { role: "cell", class: "track" }, h("span", { class: "hidden" }, row.segments.map(describe).join("; ")), ...due, ...bars, ...marks),
+  );
+}
+
+/** Times above the drawing: about six of them, at round numbers. */
+function ticks(total) {
+  const steps = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000, 30_000, 60_000, 120_000, 300_000, 600_000];
+  const step = steps.find((it) => total / it <= 7) ?? Math.ceil(total / 7 / 3_600_000) * 3_600_000;
+  return { step, times: Array.from({ length: Math.floor(total / step) + 1 }, (_, n) => n * step) };
+}
+
+const round = (ms) => (ms === 0 ? "0" : ms < 1000 ? `${ms} ms` : ms < 120_000 ? `${ms / 1000} s` : `${ms / 60_000} min`);
+
+let axis = "";
+
+/** What moves while time passes. */
+function tick() {
+  if (!flow) return;
+  const chart = document.querySelector(".timeline");
+  const total = span();
+  const { step, times } = ticks(total);
+  chart.classList.toggle("complete", flow.complete);
+  chart.classList.toggle("marked", flow.marks.length > 0);
+  chart.style.setProperty("--span", String(total));
+  chart.style.setProperty("--now", String(now()));
+  chart.style.setProperty("--tick", String(step));
+  // Labels of marks need room: few have one.
+  const labels = flow.marks.length > 6 ? [] : flow.marks;
+  const drawn = JSON.stringify([times, labels]);
+  if (drawn !== axis) {
+    axis = drawn;
+    const names = times.map((at) => h("span", { class: `tick ${at > total * 0.94 ? "left" : ""}`, "--from": String(at), "aria-hidden": true }, round(at)));
+    const signs = labels.map(({ at, kind, text }) => h("span", { class: `sign ${kind} ${at > total * 0.7 ? "left" : ""}`, "--from": String(at), "aria-hidden": true }, `${SIGNS[kind]} ${text}`));
+    find("axis").replaceChildren(h("span", { class: "hidden" }, "Time"), ...names, ...signs);
+  }
+  const [text, tone] = badge(flow.state, flow.result);
+  const state = find("state");
+  state.className = `badge ${tone}`;
+  state.textContent = `${text} · ${seconds(flow.ended ?? now())}`;
+  for (const countdown of document.querySelectorAll("[data-until]")) {
+    const left = Math.max(0, Number(countdown.dataset.until) - now());
+    countdown.textContent = left > 0 ? `within ${(left / 1000).toFixed(1)} s` : "any moment now";
+    countdown.closest(".holder")?.style.setProperty("--left", String(left / Number(countdown.dataset.lease)));
+  }
+}
+
+const code = (text) => h("code", {}, text);
+
+function holder(it) {
+  const { function: name, group, instance, crash, kill, step, lease, died, expired, version } = it;
+  const who = h("strong", { class: `name ${colour(instance)}` }, instance);
+  const work = h("strong", {}, name);
+  if (died == null) {
+    const button = crash ? h("button", { class: "danger", disabled: pressed.get(crash) === "", onclick: () => press(crash) }, "Crash it") : null;
+    const kept = lease ? ` Its lease of ${lease / 1000} s is renewed while it lives: if it dies, another process of ${group} takes over within that time.` : "";
+    const command = kill ? h("p", {}, crash ? "or in a terminal: " : "Crash it in a terminal: ", code(kill)) : null;
+    const more = [step, `run ${version}`].filter(Boolean).join(" · ");
+    return h("div", { class: "holder" }, h("p", {}, work, " on ", who), h("p", { class: "quiet" }, `${more}.${kept}`), button, h("p", { class: "error" }, pressed.get(crash) ?? ""), command);
+  }
+  if (expired || !lease) {
+    return h("div", { class: "holder" }, h("p", {}, "Nobody: ", work, " waits for another process of ", h("strong", {}, group)), h("p", { class: "quiet" }, `The lease of ${instance} is over.`));
+  }
+  const until = h("span", { "data-until": died + lease, "data-lease": lease });
+  return h("div", { class: "holder dying" }, h("p", {}, "Nobody: ", who, " is dead"), h("p", {}, "Its lease on ", work, " runs out ", until, ", then another process takes over."), h("div", { class: "lease", "aria-hidden": true }));
+}
+
+/** The crash buttons that were pressed, and what became of it. */
+const pressed = new Map();
+
+/** Presses a crash button. */
+async function press(route) {
+  pressed.set(route, "");
+  draw();
+  try {
+    await ask(route, { method: "POST" });
+  } catch (problem) {
+    pressed.set(route, problem.message);
+    draw();
+  }
+}
+
+function nobody() {
+  if (flow.complete || flow.ended != null) return h("p", { class: "quiet" }, "Nobody: the flow has ended.");
+  const timer = flow.rows.find((it) => it.kind === "timer" && it.due != null);
+  if (timer) return h("p", {}, "Nobody: the flow sleeps until ", h("strong", {}, seconds(timer.due)), ". Processes may stop and start meanwhile.");
+  const queued = flow.rows.find((it) => it.segments.at(-1)?.kind === "queue");
+  if (queued) return h("p", {}, h("strong", {}, queued.name), ` waits for a process of ${queued.group ?? "its group"}.`);
+  return h("p", { class: "quiet" }, "Nobody right now.");
+}
+
+/** The processes that died in this flow, and how each is brought back. */
+const dead = new Map();
+
+function bringBack() {
+  for (const it of flow.holders) if (it.died != null) dead.set(it.instance, it);
+  const lines = [...dead.values()].filter(({ start }) => start);
+  find("back").hidden = lines.length === 0;
+  find("back").querySelector("div").replaceChildren(...lines.map(({ instance, start }) => h("p", {}, `${instance}: `, code(start))));
+}
+
+function draw() {
+  const parts = [flow.flow, flow.about].join(": ");
+  find("about").replaceChildren(parts, flow.options ? h("strong", {}, ` ${flow.options}`) : "");
+  flow.rows.forEach((it) => it.segments.forEach(({ who }) => who && colour(who)));
+  find("rows").replaceChildren(...flow.rows.map(row));
+  const kinds = new Set(flow.rows.flatMap((it) => it.segments.map(({ kind }) => kind)));
+  const legend = [...colours.keys()].map((who) => [`run ${colour(who)}`, KINDS.run(who)]);
+  for (const kind of ["retry", "wait", "sleep", "queue", "lost"]) if (kinds.has(kind)) legend.push([kind, KINDS[kind]()]);
+  const stored = flow.rows.some((it) => it.kind !== "call" && it.note.startsWith("✓")) ? [h("li", {}, h("b", {}, "✓ stored"), " never runs again")] : [];
+  const taken = flow.marks.some(({ kind }) => kind === "takeover") ? [h("li", {}, h("b", { class: "takeover" }, "↻ takeover"), " another process goes on")] : [];
+  find("legend").replaceChildren(...legend.map(([kind, text]) => h("li", {}, h("span", { class: `swatch ${kind}`, "aria-hidden": true }), text)), ...stored, ...taken);
+  find("holders").replaceChildren(...(flow.holders.length ? flow.holders.map(holder) : [nobody()]));
+  find("story").replaceChildren(...flow.story.map(({ at, tone, text }) => h("li", { class: tone }, h("span", { class: "number" }, moment(at)), h("span", {}, text))));
+  bringBack();
+  const result = find("result");
+  result.hidden = flow.ended == null;
+  result.className = `card ${badge(flow.state)[1]}`;
+  const answer = flow.result == null ? "The flow is done." : `The answer is ${flow.result}.`;
+  result.querySelector("p").textContent = flow.error ?? answer;
+  find("trace").hidden = !flow.trace_url;
+  if (flow.trace_url) find("trace").href = flow.trace_url;
+  find("cancel").hidden = flow.ended != null;
+  document.title = `${id}: ${badge(flow.state, flow.result)[0]}`;
+  find("columns").hidden = false;
+  problem(flow.trouble);
+  const held = flow.holders.filter((it) => it.died == null).map((it) => it.instance).join(", ");
+  remember(id, { flow: flow.flow, state: flow.state, result: flow.result, held, ms: flow.ended ?? now() });
+  tick();
+}
+
+function problem(text = "") {
+  find("problem").hidden = !text;
+  find("problem").textContent = text;
+}
+
+/** Reads out what is important, once. `first`: what was there before is not news. */
+function announce(first) {
+  const lines = flow.story.filter(({ tone, at, text }) => tone && !told.has(`${at} ${text}`));
+  lines.forEach(({ at, text }) => told.add(`${at} ${text}`));
+  if (!first && lines.length) find("news").textContent = lines.map(({ text }) => text).join(". ");
+}
+
+let source = null;
+let last = "";
+let heard = 0;
+let timer = 0;
+
+/** Listens to the gateway. It sends the state only if this page does not have it yet. */
+function listen() {
+  clearTimeout(timer);
+  source?.close();
+  source = new EventSource(`${path}/events${last ? `?last-event-id=${last}` : ""}`);
+  heard = Date.now();
+  source.onopen = () => connected(true);
+  source.addEventListener("ping", () => (heard = Date.now()));
+  source.addEventListener("state", (event) => {
+    heard = Date.now();
+    last = event.lastEventId;
+    const first = flow === null;
+    const { now: theirs, state } = JSON.parse(event.data);
+    ahead = theirs - Date.now();
+    flow = state;
+    draw();
+    announce(first);
+    if (flow.complete) {
+      source.close();
+      source = null;
+      connected(true, "the flow has ended");
+    }
+  });
+  source.onerror = lost;
+}
+
+/** The connection is gone: finds out why, and tries again. */
+async function lost() {
+  source?.close();
+  source = null;
+  try {
+    const answer = await ask(path);
+    connected(true);
+    if (answer) timer = setTimeout(listen, 200);
+  } catch (error) {
+    if (error.status === 404) {
+      find("about").textContent = "There is no such flow.";
+      problem(error.message);
+      find("json").hidden = true;
+      connected(true);
+      return;
+    }
+    connected(false, error.status ? "the Resonate Server is out of reach; trying again" : undefined);
+    if (error.status && !flow) problem(error.message);
+    timer = setTimeout(listen, RETRY);
+  }
+}
+
+/** Nobody looks at a hidden page: it costs nothing. */
+function look() {
+  if (document.hidden) {
+    source?.close();
+    source = null;
+    clearTimeout(timer);
+  } else if (!source && !flow?.complete) listen();
+}
+
+find("id").textContent = id;
+document.title = id;
+find("json").href = `${path}.json`;
+find("json").hidden = false;
+find("cancel").addEventListener("click", () => ask(path, { method: "DELETE" }).catch((error) => problem(error.message)));
+settings().catch(() => {});
+document.addEventListener("visibilitychange", look);
+const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
+setInterval(() => document.hidden || flow?.complete || tick(), calm ? 1000 : 100);
+setInterval(() => source && Date.now() - heard > SILENCE && lost(), 1000);
+look();

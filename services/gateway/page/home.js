@@ -1,0 +1,172 @@
+// The start page: a form for each kind of flow, and the flows that this browser started.
+
+import { ask, badge, connected, find, flows, h, remember, seconds, settings, svg } from "./common.js";
+
+const REFRESH = 2000;
+/** How many flows are asked for at the same time. */
+const FEW = 5;
+
+/** A drawing of who calls whom. */
+function drawing(flow) {
+  const [width, height, gap] = [54, 30, 36];
+  const boxes = [{ name: "you", column: 0, row: 0, caller: null }];
+  const rows = [];
+  const place = (index) => {
+    const box = { ...flow.functions[index], from: boxes[(flow.functions[index].caller ?? -1) + 1] };
+    box.column = box.from.column + 1;
+    // Below whatever is in its column already.
+    box.row = Math.max(box.from.row, rows[box.column] ?? 0);
+    rows[box.column] = box.row + 1;
+    boxes.push(box);
+  };
+  flow.functions.forEach((_, index) => place(index));
+  const x = (box) => 1 + box.column * (width + gap);
+  const y = (box) => 1 + box.row * (height + 8);
+  const lines = boxes.slice(1).map((box) =>
+    svg("path", {
+      d: `M${x(box.from) + width} ${y(box.from) + height / 2}L${x(box) - 2} ${y(box) + height / 2}`,
+      class: box.detached || (box.caller == null && typeof flow.answer !== "number") ? "detached" : "awaits",
+      "marker-end": `url(#arrow-${flow.name})`,
+    }),
+  );
+  const shapes = boxes.flatMap((box) => [
+    svg("rect", { x: x(box), y: y(box), width, height, rx: 6 }),
+    svg("text", { x: x(box) + width / 2, y: y(box) + height / 2 + 4 }, box.name),
+  ]);
+  const last = Math.max(...boxes.map((box) => box.column));
+  const label = flow.functions.map((it) => {
+    const caller = it.caller == null ? "you" : flow.functions[it.caller].name;
+    return `${caller} ${it.detached ? "starts" : "calls"} ${it.name}`;
+  });
+  const arrow = svg("marker", { id: `arrow-${flow.name}`, viewBox: "0 0 8 8", refX: 7, refY: 4, markerWidth: 7, markerHeight: 7, orient: "auto" }, svg("path", { d: "M0 0L8 4L0 8z" }));
+  const lowest = Math.max(...boxes.map((box) => box.row));
+  const size = [(last + 1) * (width + gap) - gap + 2, (lowest + 1) * (height + 8) - 6];
+  return svg("svg", { viewBox: `0 0 ${size.join(" ")}`, width: size[0], height: size[1], class: "calls", role: "img", "aria-label": label.join(", ") }, svg("defs", {}, arrow), ...lines, ...shapes);
+}
+
+/** A field of a form, with room for what is wrong with it. */
+function field(flow, name, label, properties) {
+  const id = `${flow.name}-${name}`;
+  const input = h("input", { id, name, autocomplete: "off", spellcheck: "false", "aria-describedby": `${id}-error`, ...properties });
+  input.addEventListener("input", () => complain(input, ""));
+  return h("div", { class: `field ${name}` }, h("label", { for: id }, label), input, h("p", { id: `${id}-error`, class: "error" }));
+}
+
+function complain(input, text) {
+  input.setAttribute("aria-invalid", String(text !== ""));
+  find(`${input.id}-error`).textContent = text;
+}
+
+const newId = (flow) => `${flow.name.split("-")[0]}-${Math.floor(Date.now() / 1000)}`;
+
+function card(flow, first) {
+  const title = flow.name.replace(/-([^-]*)$/, " $1").replace(/^./, (letter) => letter.toUpperCase());
+  const by = (option) => flow.functions.filter((it) => it[option]).map((it) => it.name).join(", ");
+  const answers = typeof flow.answer === "number" ? ` Answers ${flow.answer}.` : "";
+  const start = h("button", { class: "primary" }, "Start");
+  const error = h("p", { class: "error", role: "alert" });
+  const form = h(
+    "form",
+    { novalidate: true },
+    field(flow, "work", `Work of ${by("works")}`, { list: "durations", placeholder: "none", value: first ? "10s" : "" }),
+    field(flow, "sleep", `Sleep of ${by("sleeps")}`, { list: "durations", placeholder: "none" }),
+    field(flow, "fail", `Failures of ${by("fails")}`, { inputmode: "numeric", placeholder: "0" }),
+    field(flow, "id", "Id", { value: newId(flow) }),
+    start,
+    error,
+  );
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    start.disabled = true;
+    error.textContent = "";
+    await begin(flow, form, error);
+    start.disabled = false;
+  });
+  return h("article", { class: "card kind" }, h("h2", {}, title), h("p", { class: "quiet" }, flow.about + answers), drawing(flow), form);
+}
+
+/** Starts a flow, and goes to its page. */
+async function begin(flow, form, error) {
+  const fields = [...form.querySelectorAll("input")];
+  fields.forEach((input) => complain(input, ""));
+  const query = new URLSearchParams();
+  for (const { name, value } of fields) if (value.trim() !== "") query.set(name, value.trim());
+  try {
+    // The page shows how it goes on, so nobody has to wait for the result.
+    await ask(`${flow.route}?${query}`, { method: "POST", headers: { prefer: "respond-async" } });
+  } catch (problem) {
+    // A flow that has failed before has a page too.
+    if (![502, 504].includes(problem.status)) {
+      const wrong = problem.status === 422 ? "id" : problem.parameter;
+      const input = fields.find(({ name }) => name === wrong);
+      if (input) {
+        complain(input, problem.message);
+        input.focus();
+      } else {
+        error.textContent = problem.status ? problem.message : "The gateway cannot be reached.";
+      }
+      return;
+    }
+  }
+  const id = query.get("id") ?? flow.name;
+  remember(id, { flow: flow.name, state: "pending", at: Date.now() }, true);
+  location.assign(`/flows/${id}`);
+}
+
+function list() {
+  const all = flows();
+  find("none").hidden = all.length > 0;
+  find("flows").hidden = all.length === 0;
+  const rows = all.map(({ id, flow, state, result, error, held, ms }) => {
+    const [text, tone] = badge(state, result);
+    return h(
+      "tr",
+      {},
+      h("th", { scope: "row" }, h("a", { href: `/flows/${encodeURIComponent(id)}` }, id)),
+      h("td", {}, flow ?? ""),
+      h("td", {}, h("span", { class: `badge ${tone}` }, text), error ? ` ${error}` : ""),
+      h("td", {}, held ?? ""),
+      h("td", { class: "number" }, ms == null ? "" : seconds(ms)),
+    );
+  });
+  find("flows").tBodies[0].replaceChildren(...rows);
+}
+
+/** Asks how the flows are that have not ended. */
+async function refresh() {
+  const running = flows().filter(({ state }) => state === "pending" || state === undefined);
+  const asked = running.slice(0, FEW).map(async ({ id }) => {
+    try {
+      const flow = await ask(`/flows/${encodeURIComponent(id)}`);
+      const held = flow.invocations.map((it) => it.instance).filter(Boolean);
+      const end = flow.settled_at ?? Date.now();
+      remember(id, { flow: flow.flow, state: flow.state, result: flow.result, error: flow.error, held: held.join(", "), ms: end - flow.created_at });
+    } catch (problem) {
+      if (problem.status === 404) remember(id, { state: "unknown", error: "the server does not know it any more" });
+      else throw problem;
+    }
+  });
+  const results = await Promise.allSettled(asked);
+  if (results.length > 0) connected(results.every((it) => it.status === "fulfilled" || it.reason.status));
+  list();
+}
+
+async function start() {
+  list();
+  try {
+    const { flows: kinds } = await settings();
+    const durations = ["1s", "6s", "10s", "1m"].map((value) => h("option", { value }));
+    find("kinds").append(...kinds.map((flow, index) => card(flow, index === 0)), h("datalist", { id: "durations" }, ...durations));
+    connected(true);
+  } catch {
+    connected(false);
+    setTimeout(start, 1000);
+    return;
+  }
+  await refresh();
+  setInterval(() => document.hidden || refresh(), REFRESH);
+}
+
+// A page that the browser kept shows what has happened since.
+addEventListener("pageshow", (event) => event.persisted && refresh());
+start();

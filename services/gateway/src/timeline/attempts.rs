@@ -1,0 +1,214 @@
+//! Who ran a step or function when, and where nobody did.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::record::{Crash, Record, Run, Seen};
+
+/// What went on for a while.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Segment {
+    pub kind: Kind,
+    /// The instance that ran it, or lost it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub who: Option<String>,
+    pub from: i64,
+    /// None: it goes on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub to: Option<i64>,
+}
+
+/// What goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// A process runs it.
+    Run,
+    /// A process runs a step again whose attempts fail.
+    Retry,
+    /// Nobody runs it: the lease of a run that ended without notice runs out.
+    Lost,
+    /// It waits for other functions.
+    Wait,
+    /// It waits for a durable timer.
+    Sleep,
+    /// It waits for a process.
+    Queue,
+}
+
+/// A run that ended in the middle of its work, and the one that went on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gap {
+    pub dead: Run,
+    /// Its last sign of life.
+    pub from: i64,
+    pub why: Why,
+    /// When its lease was seen to be over, if that was seen.
+    pub expired: Option<i64>,
+    /// When the next run began. None: there is none yet.
+    pub until: Option<(i64, Run)>,
+}
+
+/// Why a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Why {
+    /// The crash button killed its process.
+    Button,
+    /// Its process was told to stop, and gave the task back.
+    Released,
+    /// Its lease expired.
+    Expired,
+}
+
+/// What is known about the runs of one task.
+pub struct Evidence<'a> {
+    /// The states of the task, oldest first.
+    pub seen: &'a [Seen],
+    /// For each run: whether it was released.
+    pub released: &'a BTreeMap<i64, bool>,
+    /// The processes that the crash button killed.
+    pub crashes: &'a [Crash],
+}
+
+/// A step in its making.
+struct Attempts<'a> {
+    evidence: &'a Evidence<'a>,
+    kind: Kind,
+    run: Run,
+    from: i64,
+    segments: Vec<Segment>,
+    gaps: Vec<Gap>,
+}
+
+impl Evidence<'_> {
+    /// Who ran a step. None: nothing tells.
+    pub fn of_step(&self, step: &Record, kind: Kind) -> Option<(Vec<Segment>, Vec<Gap>)> {
+        let run = step.creator.clone()?;
+        Some(self.of_work(run, step.created, step, kind))
+    }
+
+    /// Who ran a step or function that `run` began at `from`, until it was settled.
+    pub fn of_work(
+        &self,
+        run: Run,
+        from: i64,
+        record: &Record,
+        kind: Kind,
+    ) -> (Vec<Segment>, Vec<Gap>) {
+        let end = record.settled.unwrap_or(i64::MAX);
+        let (segments, gaps) = (Vec::new(), Vec::new());
+        let mut attempts = Attempts { evidence: self, kind, run, from, segments, gaps };
+        for seen in self.seen.iter().filter(|seen| (from..=end).contains(&seen.at)) {
+            attempts.crashed_before(seen.at);
+            match seen.run() {
+                Some(next) if next.version > attempts.run.version => {
+                    attempts.taken_over(seen.at, next);
+                }
+                _ if seen.is_lost() && seen.version == attempts.run.version => {
+                    attempts.lost(seen, self.lease_of(seen.version));
+                }
+                _ => {}
+            }
+        }
+        attempts.crashed_before(end);
+        if let Some(settler) = record.settler.clone().filter(|_| record.settled.is_some()) {
+            let begun = record.begun.unwrap_or(end).clamp(from, end);
+            if settler.version > attempts.run.version {
+                attempts.taken_over(begun, settler);
+            } else if let Some(Gap { until: Some((at, _)), .. }) = attempts.gaps.last_mut() {
+                // The run knows better when it began than who watched it.
+                *at = begun.max(attempts.segments.last().map_or(from, |lost| lost.from));
+                attempts.from = *at;
+                if let Some(lost) = attempts.segments.last_mut() {
+                    lost.to = Some(attempts.from);
+                }
+            }
+        }
+        attempts.end(record.settled)
+    }
+
+    /// The lease that the run `version` was seen with, in milliseconds.
+    pub fn lease_of(&self, version: i64) -> i64 {
+        let of_run = self.seen.iter().filter(|seen| seen.version == version);
+        of_run.map(|seen| seen.lease).max().unwrap_or_default()
+    }
+}
+
+impl Attempts<'_> {
+    fn is_lost(&self) -> bool {
+        self.gaps.last().is_some_and(|gap| gap.until.is_none())
+    }
+
+    /// The crash button has killed the process that runs it, before `end`.
+    fn crashed_before(&mut self, end: i64) {
+        let hit = |crash: &&Crash| {
+            crash.instance == self.run.instance && (self.from..end).contains(&crash.at)
+        };
+        if let Some(at) = self.evidence.crashes.iter().find(hit).map(|crash| crash.at)
+            && !self.is_lost()
+        {
+            self.lose(at, Why::Button, None);
+        }
+    }
+
+    /// The task has lost its run.
+    fn lost(&mut self, seen: &Seen, lease: i64) {
+        if self.is_lost() {
+            if let Some(gap) = self.gaps.last_mut() {
+                gap.expired.get_or_insert(seen.at);
+            }
+            return;
+        }
+        match self.evidence.released.get(&seen.version) {
+            Some(true) => self.lose(seen.at, Why::Released, Some(seen.at)),
+            // The last heartbeat was a lease before, or the lease is not known.
+            _ => {
+                let last = if lease > 0 { seen.at - lease } else { self.from };
+                self.lose(last.max(self.from), Why::Expired, Some(seen.at));
+            }
+        }
+    }
+
+    fn lose(&mut self, at: i64, why: Why, expired: Option<i64>) {
+        self.segments.push(self.running(Some(at)));
+        let dead = self.run.clone();
+        self.segments.push(Segment {
+            kind: if why == Why::Released { Kind::Queue } else { Kind::Lost },
+            who: Some(dead.instance.clone()),
+            from: at,
+            to: None,
+        });
+        self.gaps.push(Gap { dead, from: at, why, expired, until: None });
+    }
+
+    /// Another run goes on.
+    fn taken_over(&mut self, at: i64, next: Run) {
+        if !self.is_lost() {
+            let released = self.evidence.released.get(&self.run.version) == Some(&true);
+            let why = if released { Why::Released } else { Why::Expired };
+            // Nothing tells of the run before but that it began.
+            self.lose(self.from, why, None);
+        }
+        if let Some(lost) = self.segments.last_mut() {
+            lost.to = Some(at);
+        }
+        if let Some(gap) = self.gaps.last_mut() {
+            gap.until = Some((at, next.clone()));
+        }
+        (self.run, self.from) = (next, at);
+    }
+
+    fn running(&self, to: Option<i64>) -> Segment {
+        Segment { kind: self.kind, who: Some(self.run.instance.clone()), from: self.from, to }
+    }
+
+    fn end(mut self, settled: Option<i64>) -> (Vec<Segment>, Vec<Gap>) {
+        if !self.is_lost() {
+            self.segments.push(self.running(settled));
+        } else if let Some(lost) = self.segments.last_mut() {
+            lost.to = settled;
+        }
+        (self.segments, self.gaps)
+    }
+}

@@ -1,0 +1,288 @@
+//! One watcher of each flow that somebody looks at, however many do. It asks the server for what can have
+//! changed, and ends when nobody looks any more. What it knows is kept for a moment after that, so that a
+//! browser that connects again costs nothing.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use tokio::{
+    sync::{Notify, watch},
+    time::sleep,
+};
+
+use super::{
+    known::Known,
+    record::Crash,
+    view::{View, view},
+};
+use crate::{
+    Settings,
+    client::{self, Client},
+    problem::Problem,
+    stats::Stats,
+};
+
+/// How often a flow is looked at, in which something may happen at any time.
+const OFTEN: Duration = Duration::from_millis(250);
+
+/// How often, if nothing has happened for a while, or the server is unreachable.
+const SELDOM: Duration = Duration::from_secs(1);
+
+/// The while.
+const QUIET: Duration = Duration::from_secs(20);
+
+/// How long a flow is remembered that nobody looks at.
+const LINGER: Duration = Duration::from_secs(30);
+
+/// Most flows that are remembered at once.
+const MOST_FLOWS: usize = 256;
+
+/// How many crashes are remembered.
+const MOST_CRASHES: usize = 256;
+
+/// All watchers of this process. Clones share them.
+#[derive(Clone)]
+pub struct Watchers(Arc<Shared>);
+
+struct Shared {
+    client: Client,
+    settings: Arc<Settings>,
+    stats: Stats,
+    flows: Mutex<HashMap<String, Arc<Watched>>>,
+    crashes: Mutex<Vec<Crash>>,
+}
+
+/// A flow that is watched.
+struct Watched {
+    published: watch::Sender<Option<Published>>,
+    /// Somebody looks again.
+    woken: Notify,
+}
+
+/// What viewers get.
+#[derive(Debug, Clone)]
+pub enum Published {
+    /// The state of the flow.
+    State {
+        /// Another one for each state, also of another process.
+        id: Arc<str>,
+        /// The flow as JSON: see `view`.
+        json: Arc<str>,
+        /// It is the last one.
+        complete: bool,
+    },
+    /// There is no such flow.
+    Unknown,
+    /// The server could not tell.
+    Failed(Arc<client::Error>),
+}
+
+/// Somebody who looks at a flow.
+pub struct Viewer(watch::Receiver<Option<Published>>);
+
+impl Viewer {
+    /// What is known now, at the first time; then what is new.
+    pub async fn next(&mut self) -> Option<Published> {
+        loop {
+            let published = self.0.borrow_and_update().clone();
+            if published.is_some() {
+                return published;
+            }
+            self.0.changed().await.ok()?;
+        }
+    }
+
+    /// Waits until there is something new. False: the watcher has ended.
+    pub async fn changed(&mut self) -> bool {
+        self.0.changed().await.is_ok()
+    }
+}
+
+impl Watchers {
+    /// Nobody is watched yet.
+    pub fn new(client: Client, settings: Arc<Settings>, stats: Stats) -> Self {
+        let (flows, crashes) = (Mutex::default(), Mutex::default());
+        Self(Arc::new(Shared { client, settings, stats, flows, crashes }))
+    }
+
+    /// Looks at the flow `id`.
+    ///
+    /// # Errors
+    /// [`Problem::Full`]: too many flows are watched.
+    pub fn watch(&self, id: &str) -> Result<Viewer, Problem> {
+        let mut flows = self.flows();
+        if let Some(watched) = flows.get(id) {
+            let viewer = Viewer(watched.published.subscribe());
+            watched.woken.notify_one();
+            return Ok(viewer);
+        }
+        if flows.len() >= MOST_FLOWS {
+            return Err(Problem::Full);
+        }
+        let (published, viewer) = watch::channel(None);
+        let watched = Arc::new(Watched { published, woken: Notify::new() });
+        flows.insert(id.to_owned(), watched.clone());
+        tokio::spawn(self.clone().run(id.to_owned(), watched));
+        Ok(Viewer(viewer))
+    }
+
+    /// Notes that the crash button killed a process some time ago, so that flows can show it at once.
+    pub fn crashed(&self, instance: &str, ago: Duration) {
+        let mut crashes = self.crashes();
+        if crashes.len() == MOST_CRASHES {
+            crashes.remove(0);
+        }
+        crashes.push(Crash {
+            instance: instance.to_owned(),
+            at: own_clock() - ago.as_millis() as i64,
+        });
+    }
+
+    fn flows(&self) -> MutexGuard<'_, HashMap<String, Arc<Watched>>> {
+        self.0.flows.lock().expect("no holder of this lock panics")
+    }
+
+    fn crashes(&self) -> MutexGuard<'_, Vec<Crash>> {
+        self.0.crashes.lock().expect("no holder of this lock panics")
+    }
+
+    /// Watches a flow for as long as somebody looks at it.
+    async fn run(self, id: String, watched: Arc<Watched>) {
+        let mut watcher = Watcher {
+            client: self.0.client.clone(),
+            known: None,
+            last: String::new(),
+            boot: uuid::Uuid::new_v4().as_u64_pair().0,
+            revision: 0,
+            changed: tokio::time::Instant::now(),
+            ahead: 0,
+        };
+        loop {
+            if watched.published.receiver_count() == 0 {
+                tokio::select! {
+                    () = watched.woken.notified() => {}
+                    () = sleep(LINGER) => {
+                        let mut flows = self.flows();
+                        // Viewers come only while this is locked.
+                        if watched.published.receiver_count() == 0 {
+                            flows.remove(&id);
+                            return;
+                        }
+                    }
+                }
+                continue;
+            }
+            let pause = match watcher.look(&id, &self, &watched.published).await {
+                Next::Look(pause) => pause,
+                Next::Rest => {
+                    watched.published.closed().await;
+                    continue;
+                }
+                Next::Give(published) => {
+                    // Whoever asks again gets a new watcher.
+                    self.flows().remove(&id);
+                    watched.published.send_replace(Some(published));
+                    return;
+                }
+            };
+            tokio::select! {
+                () = sleep(pause) => {}
+                () = watched.published.closed() => {}
+            }
+        }
+    }
+}
+
+/// What to do after a look.
+enum Next {
+    /// Look again after this time.
+    Look(Duration),
+    /// Nothing can change any more.
+    Rest,
+    /// There is nothing to watch.
+    Give(Published),
+}
+
+struct Watcher {
+    client: Client,
+    known: Option<Known>,
+    /// What was published last.
+    last: String,
+    boot: u64,
+    revision: u64,
+    /// When that was.
+    changed: tokio::time::Instant,
+    /// How far the server's clock is ahead of the own one at least, in milliseconds.
+    ahead: i64,
+}
+
+impl Watcher {
+    async fn look(
+        &mut self,
+        id: &str,
+        watchers: &Watchers,
+        published: &watch::Sender<Option<Published>>,
+    ) -> Next {
+        if self.known.is_none() {
+            let jaeger = watchers.0.settings.jaeger_url.as_deref();
+            match self.client.get(id).await {
+                Ok(first) => self.known = first.and_then(|first| Known::new(&first, jaeger)),
+                Err(error) => return Next::Give(Published::Failed(Arc::new(error))),
+            }
+        }
+        let Some(known) = &mut self.known else { return Next::Give(Published::Unknown) };
+        if known.is_complete() && self.revision > 0 {
+            return Next::Rest;
+        }
+        let ahead = self.ahead;
+        let result = known.refresh(&self.client, || own_clock() + ahead).await;
+        self.ahead = self.ahead.max(known.latest() - own_clock());
+        let trouble = match result {
+            Ok(()) => None,
+            Err(error) if self.revision == 0 => {
+                return Next::Give(Published::Failed(Arc::new(error)));
+            }
+            Err(error) => Some(error.to_string()),
+        };
+        let complete = known.is_complete();
+        let view = view(known, &watchers.crashes(), &watchers.0.settings);
+        let json = json(&view, trouble.as_deref());
+        watchers.0.stats.takeovers(&view.found);
+        if json != self.last {
+            self.revision += 1;
+            self.changed = tokio::time::Instant::now();
+            published.send_replace(Some(Published::State {
+                id: format!("{:x}-{}", self.boot, self.revision).into(),
+                json: json.as_str().into(),
+                complete,
+            }));
+            self.last = json;
+        }
+        match complete {
+            true => Next::Rest,
+            false if trouble.is_some() || self.changed.elapsed() > QUIET => Next::Look(SELDOM),
+            false => Next::Look(OFTEN),
+        }
+    }
+}
+
+fn json(view: &View, trouble: Option<&str>) -> String {
+    #[derive(serde::Serialize)]
+    struct State<'a> {
+        #[serde(flatten)]
+        view: &'a View<'a>,
+        /// Why it may be old.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        trouble: Option<&'a str>,
+    }
+    serde_json::to_string(&State { view, trouble }).unwrap_or_default()
+}
+
+/// Unix milliseconds of this process's clock.
+pub fn own_clock() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    now.as_millis() as i64
+}

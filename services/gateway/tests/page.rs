@@ -1,0 +1,174 @@
+//! What a browser gets: pages, their files and headers, and the events of a flow.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::time::Duration;
+
+use axum::{
+    body::Body,
+    http::{Request, Response},
+};
+use clap::{Args, FromArgMatches};
+use futures_util::StreamExt;
+use gateway::{Gateway, Settings};
+use resonate_otel::{Identity, Telemetry};
+use serde_json::Value;
+use tokio::{net::TcpListener, time::timeout};
+use tower::ServiceExt;
+
+const BROWSER: &str = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
+
+/// A gateway on an embedded server that no service is connected to, so that each flow stays pending.
+async fn gateway() -> Gateway {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let server = format!("http://{}", listener.local_addr().unwrap());
+    let config = embedded_server::Config::default();
+    tokio::spawn(embedded_server::run(listener, config, std::future::pending()));
+    let command = Settings::augment_args(clap::Command::new("gateway"));
+    let matches = command.get_matches_from(["gateway", "--server", &server]);
+    let settings = Settings::from_arg_matches(&matches).unwrap();
+    let identity = Identity {
+        name: gateway::GROUP.to_owned(),
+        instance: gateway::GROUP.to_owned(),
+        namespace: flows::NAMESPACE.to_owned(),
+        version: "test".to_owned(),
+    };
+    let transport = node::server::http(&settings.node).unwrap();
+    let telemetry = Telemetry::start(identity).unwrap();
+    let mut gateway = Gateway::connect(settings, transport, &telemetry);
+    gateway.up.wait_for(|up| *up).await.unwrap();
+    gateway
+}
+
+async fn send(gateway: &Gateway, request: axum::http::request::Builder) -> Response<Body> {
+    gateway.routes.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap()
+}
+
+async fn text(response: Response<Body>) -> String {
+    let body = axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap();
+    String::from_utf8(body.to_vec()).unwrap()
+}
+
+/// Starts the flow `id` without waiting for it.
+async fn start(gateway: &Gateway, id: &str) {
+    let request = Request::post(format!("/await-chain?id={id}&work=6s"));
+    let response = send(gateway, request.header("prefer", "respond-async")).await;
+    assert_eq!(response.status(), 202);
+    assert_eq!(response.headers()["location"], format!("/flows/{id}"));
+}
+
+#[tokio::test]
+async fn every_file_that_a_page_names_is_there_and_nothing_comes_from_elsewhere() {
+    let gateway = gateway().await;
+    for page in ["/", "/flows/x"] {
+        let response = send(&gateway, Request::get(page).header("accept", BROWSER)).await;
+        assert_eq!(response.status(), 200, "{page}");
+        let policy = response.headers()["content-security-policy"].to_str().unwrap();
+        assert!(policy.contains("default-src 'none'"), "{policy}");
+        assert!(policy.contains("frame-ancestors 'none'"), "{policy}");
+        assert!(!policy.contains("unsafe"), "{policy}");
+        let html = text(response).await;
+        assert!(!html.contains("://") || html.contains("http://127.0.0.1:5000"), "{html}");
+        assert!(!html.contains("style=") && !html.contains("<style"), "inline style in {page}");
+        for part in html.split("<script").skip(1) {
+            assert!(part.starts_with(" type=\"module\" src=\"/page/"), "inline script in {page}");
+        }
+        let links = html.split(['"']).filter(|part| part.starts_with("/page/"));
+        for link in links.chain(["/page/common.js"]) {
+            let response = send(&gateway, Request::get(link)).await;
+            assert_eq!(response.status(), 200, "{link}");
+            assert_eq!(response.headers()["x-content-type-options"], "nosniff", "{link}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn files_are_compressed_and_sent_once() {
+    let gateway = gateway().await;
+    let request = || Request::get("/page/style.css").header("accept-encoding", "gzip");
+    let response = send(&gateway, request()).await;
+    assert_eq!(response.headers()["content-encoding"], "gzip");
+    let tag = response.headers()["etag"].clone();
+    let again = send(&gateway, request().header("if-none-match", &tag)).await;
+    assert_eq!(again.status(), 304);
+    assert_eq!(text(again).await, "");
+    let changed = send(&gateway, request().header("if-none-match", "W/\"another\"")).await;
+    assert_eq!(changed.status(), 200);
+}
+
+#[tokio::test]
+async fn one_address_is_a_page_for_a_browser_and_json_for_others() {
+    let gateway = gateway().await;
+    start(&gateway, "x").await;
+    for (path, accept, expected) in [
+        ("/flows/x", Some(BROWSER), "text/html; charset=utf-8"),
+        ("/flows/x", Some("*/*"), "application/json"),
+        ("/flows/x", None, "application/json"),
+        ("/flows/x.json", Some(BROWSER), "application/json"),
+    ] {
+        let request =
+            accept.into_iter().fold(Request::get(path), |it, value| it.header("accept", value));
+        let response = send(&gateway, request).await;
+        assert_eq!(response.headers()["content-type"], expected, "{path} {accept:?}");
+        let vary: Vec<_> = response.headers().get_all("vary").iter().collect();
+        assert!(vary.iter().any(|vary| *vary == "accept"), "{path} {accept:?}: {vary:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_pages_know_the_table_of_flows() {
+    let gateway = gateway().await;
+    let settings = text(send(&gateway, Request::get("/page/settings.json")).await).await;
+    let settings: Value = serde_json::from_str(&settings).unwrap();
+    assert_eq!(settings["jaeger"], Value::Null);
+    for (flow, shown) in flows::FLOWS.iter().zip(settings["flows"].as_array().unwrap()) {
+        assert_eq!(shown["route"], flow.route());
+        assert_eq!(shown["functions"].as_array().unwrap().len(), flow.functions.len());
+    }
+}
+
+/// The id and the data of the first event.
+async fn first_event(response: Response<Body>) -> Option<(String, Value)> {
+    let mut body = response.into_body().into_data_stream();
+    let chunk = timeout(Duration::from_secs(1), body.next()).await.ok()??.unwrap();
+    let chunk = String::from_utf8(chunk.to_vec()).unwrap();
+    let line = |name: &str| {
+        let line = chunk.lines().find_map(|line| line.strip_prefix(name));
+        line.unwrap_or_else(|| panic!("{chunk}")).trim().to_owned()
+    };
+    assert_eq!(line("event:"), "state");
+    Some((line("id:"), serde_json::from_str(&line("data:")).unwrap()))
+}
+
+#[tokio::test]
+async fn events_begin_with_the_state_unless_the_client_has_it() {
+    let gateway = gateway().await;
+    start(&gateway, "x").await;
+    let response = send(&gateway, Request::get("/flows/x/events")).await;
+    assert_eq!(response.headers()["content-type"], "text/event-stream");
+    let (id, event) = first_event(response).await.unwrap();
+    let state = &event["state"];
+    assert_eq!((&state["state"], &state["options"]), (&"pending".into(), &"work=6s".into()));
+    assert_eq!(state["rows"].as_array().unwrap().len(), 3 + 6);
+    assert!(event["now"].as_i64().unwrap() >= state["started"].as_i64().unwrap() - 1_000);
+
+    for has in [id.as_str(), "another"] {
+        let header = send(&gateway, Request::get("/flows/x/events").header("last-event-id", has));
+        let query = send(&gateway, Request::get(format!("/flows/x/events?last-event-id={has}")));
+        for response in [header.await, query.await] {
+            assert_eq!(first_event(response).await.is_none(), has == id, "{has}");
+        }
+    }
+    let response = send(&gateway, Request::get("/flows/unknown/events")).await;
+    assert_eq!(response.status(), 404);
+    assert_eq!(response.headers()["content-type"], "application/problem+json");
+}
+
+#[tokio::test]
+async fn the_end_of_the_gateway_ends_its_events() {
+    let gateway = gateway().await;
+    start(&gateway, "x").await;
+    let response = send(&gateway, Request::get("/flows/x/events")).await;
+    gateway.stop_waiting();
+    let end = timeout(Duration::from_secs(3), text(response)).await;
+    assert!(end.unwrap().starts_with("event: state"));
+}
