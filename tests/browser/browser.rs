@@ -3,7 +3,6 @@
 use std::{
     path::{Path, PathBuf},
     process::Command,
-    time::Duration,
 };
 
 use base64::{Engine, prelude::BASE64_STANDARD};
@@ -11,13 +10,14 @@ use serde_json::{Value, json};
 use testkit::{Log, Process, free_port, until};
 use thirtyfour::{
     By, ChromiumLikeCapabilities, DesiredCapabilities, LoggingPrefsLogLevel, WebDriver,
-    extensions::cdp::ChromeDevTools,
 };
 
-/// Set: screenshots are written to `docs`.
+/// Set: screenshots are taken.
 const SCREENSHOTS: &str = "ASYNC_RPC_SCREENSHOTS";
 
+/// The widths of the window, in pixels.
 const WIDTH: u32 = 1_280;
+pub const PHONE: u32 = 360;
 
 /// A browser with one window.
 pub struct Browser {
@@ -38,7 +38,13 @@ impl Browser {
         let chromedriver = Process::start(command.arg(format!("--port={port}")), &log);
         let mut wanted = DesiredCapabilities::chrome();
         // Chromium's sandbox does not work for root, as in containers.
-        for argument in ["--headless=new", "--no-sandbox", "--disable-gpu", "--no-proxy-server"] {
+        for argument in [
+            "--headless=new",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--no-proxy-server",
+            "--hide-scrollbars",
+        ] {
             wanted.add_arg(argument).unwrap();
         }
         wanted.set_logging_prefs("browser", LoggingPrefsLogLevel::All).unwrap();
@@ -96,8 +102,7 @@ impl Browser {
     }
 
     async fn devtools(&self, command: &str, parameters: Value) -> Value {
-        let devtools = ChromeDevTools::new(self.driver.handle().clone());
-        devtools.execute_cdp_with_params(command, parameters).await.unwrap()
+        self.driver.cdp().send_raw(command, parameters).await.unwrap()
     }
 
     /// Gives the window this size, in light or dark colours.
@@ -110,19 +115,24 @@ impl Browser {
         self.devtools("Emulation.setEmulatedMedia", scheme).await;
     }
 
-    /// Takes pictures of the page in light and dark, and on a phone.
+    /// Takes pictures of the page in light and dark, and on a phone: those that the docs show into
+    /// `docs`, and the others into `target/page`.
     pub async fn screenshots(&self, name: &str, height: u32) {
-        let folder = match std::env::var_os(SCREENSHOTS) {
-            Some(_) => root().join("docs"),
-            None => return,
-        };
+        if std::env::var_os(SCREENSHOTS).is_none() {
+            return;
+        }
+        let other = root().join("target/page");
+        std::fs::create_dir_all(&other).unwrap();
         for (kind, width, dark) in
-            [("", WIDTH, false), ("-dark", WIDTH, true), ("-phone", 360, false)]
+            [("", WIDTH, false), ("-dark", WIDTH, true), ("-phone", PHONE, false)]
         {
             self.window(width, height, dark).await;
             let picture = self.devtools("Page.captureScreenshot", json!({"format": "png"})).await;
             let picture = BASE64_STANDARD.decode(picture["data"].as_str().unwrap()).unwrap();
-            std::fs::write(folder.join(format!("page-{name}{kind}.png")), picture).unwrap();
+            let file = format!("page-{name}{kind}.png");
+            let shown = root().join("docs").join(&file);
+            let path = if shown.exists() { shown } else { other.join(file) };
+            std::fs::write(path, picture).unwrap();
         }
         self.window(WIDTH, 900, false).await;
     }

@@ -2,7 +2,7 @@
 //!
 //! ```sh
 //! cargo test -p launcher --test browser                             # needs chromium and chromedriver
-//! ASYNC_RPC_SCREENSHOTS=1 cargo test -p launcher --test browser     # also writes docs/page-*.png
+//! ASYNC_RPC_SCREENSHOTS=1 cargo test -p launcher --test browser     # also takes pictures
 //! ```
 //!
 //! axe-core looks for what keeps people from using the pages, if `npm install` was run in this folder.
@@ -16,7 +16,10 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use testkit::{Server, System, free_port, until};
 
-use self::{browser::Browser, counter::Counter};
+use self::{
+    browser::{Browser, PHONE},
+    counter::Counter,
+};
 
 /// Starts Chromium; ends the test if there is none.
 macro_rules! browser {
@@ -95,18 +98,19 @@ async fn each_flow_starts_from_the_page() {
         browser.check(flow).await;
     }
 
-    // An id that belongs to something else.
     browser.open(&home).await;
     browser.until("the forms", "document.querySelectorAll('.kind').length === 3").await;
+    // The newest flow is the first one of the list.
+    let ids = "[...document.querySelectorAll('#flows tbody th')].map(it => it.textContent).join()";
+    browser.until("the list", &format!("{ids} === 'three,two,one'")).await;
+    browser.screenshots("home", 760).await;
+
+    // An id that belongs to something else.
     start(&browser, "await-chain", &[("work", ""), ("id", "two")]).await;
     let error =
         "document.querySelector('#await-chain-id-error').textContent.includes('choose another id')";
     browser.until("the conflict", error).await;
 
-    // The newest flow is the first one of the list.
-    let ids = "[...document.querySelectorAll('#flows tbody th')].map(it => it.textContent).join()";
-    browser.until("the list", &format!("{ids} === 'three,two,one'")).await;
-    browser.screenshots("home", 820).await;
     browser.expect_quiet(&["422", "400"]).await;
     browser.quit().await;
     system.stop().await;
@@ -125,16 +129,11 @@ async fn a_crash_is_seen_from_the_button_to_the_answer() {
     assert_eq!(holder, "service-b");
     let command = browser.run("return document.querySelector('.holder code').textContent").await;
     assert_eq!(command, format!("kill -9 {}", system.pid("service-b")));
-    browser.check("a flow that runs").await;
-    browser.screenshots("running", 820).await;
-
     browser.click(".danger").await;
     browser.until("the death", "document.querySelector('.holder.dying') !== null").await;
     let left = "document.querySelector('[data-until]').textContent.match(/within [0-2]\\.[0-9] s/)";
     browser.until("the countdown", left).await;
     assert_eq!(rows(&browser).await[5], ("work 4/6".to_owned(), "interrupted".to_owned()));
-    browser.check("a process that has died").await;
-    browser.screenshots("crashed", 900).await;
     let line = system.exit_line("service-b").await;
     let (_, restart) = line.text.split_once("Restart it with: ").unwrap();
     let back = browser.run("return document.querySelector('#back code').textContent").await;
@@ -154,7 +153,14 @@ async fn a_crash_is_seen_from_the_button_to_the_answer() {
     assert!(story.contains(&expected.to_owned()), "{story:?}");
     assert_eq!(story.last().unwrap(), "The answer is 3");
     browser.check("a flow that was taken over").await;
-    browser.screenshots("crash", 900).await;
+    // The command names the folder of this test.
+    browser
+        .run(
+            "const code = document.querySelector('#back code'); \
+            code.textContent = code.textContent.replace(/^\\S*\\//, 'target/release/')",
+        )
+        .await;
+    browser.screenshots("crash", 1_000).await;
 
     // Whoever looks later sees the same, but for the moment of the crash.
     browser.run("history.replaceState(null, '', '/flows/crash-1')").await;
@@ -234,7 +240,24 @@ async fn flows_that_do_not_go_well_say_what_to_do() {
     browser.open(&format!("http://{}/", system.gateway)).await;
     browser.until("the forms", "document.querySelectorAll('.kind').length === 3").await;
     start(&browser, "await-chain", &[("work", "1m"), ("id", "canceled")]).await;
-    browser.until("the holder", "document.querySelector('.holder') !== null").await;
+    let runs = "document.querySelector('#holders').textContent.includes('work 2/60')";
+    browser.until("step 2", runs).await;
+    browser.check("a flow that runs").await;
+    browser.screenshots("running", 820).await;
+    // What has the focus keeps it while the page changes.
+    browser.run("document.querySelector('.danger').focus()").await;
+    let next = "document.querySelector('#holders').textContent.match(/work [4-9]/)";
+    browser.until("another step", next).await;
+    assert_eq!(browser.run("return document.activeElement.textContent").await, "Crash it");
+    for instance in ["service-b-replica", "service-b"] {
+        let crash = format!("/instances/service-b/{instance}/crash");
+        assert_eq!(http.post(&crash).await.status, 200);
+    }
+    let waits =
+        "document.querySelector('#holders').textContent.includes('waits for another process')";
+    browser.until("that nobody is left", waits).await;
+    browser.check("a flow that nobody runs").await;
+    browser.screenshots("nobody", 820).await;
     browser.click("#cancel").await;
     state(&browser, "canceled").await;
 
@@ -296,7 +319,7 @@ async fn twenty_viewers_cost_the_server_what_one_does() {
 async fn a_phone_and_a_keyboard_are_enough() {
     let browser = browser!();
     let system = System::start(Server::Embedded, &[]).await;
-    browser.window(360, 800, false).await;
+    browser.window(PHONE, 800, false).await;
     browser.open(&format!("http://{}/", system.gateway)).await;
     browser.until("the forms", "document.querySelectorAll('.kind').length === 3").await;
     let fits = "return document.documentElement.scrollWidth <= 360";

@@ -1,6 +1,6 @@
 // The start page: a form for each kind of flow, and the flows that this browser started.
 
-import { ask, badge, connected, find, flows, h, remember, seconds, settings, svg } from "./common.js";
+import { ask, badge, connected, find, flows, h, remember, seconds, settings, svg, update } from "./common.js";
 
 const REFRESH = 2000;
 /** How many flows are asked for at the same time. */
@@ -129,7 +129,7 @@ function list() {
       h("td", { class: "number" }, ms == null ? "" : seconds(ms)),
     );
   });
-  find("flows").tBodies[0].replaceChildren(...rows);
+  update(find("flows").tBodies[0], rows);
 }
 
 /** Asks how the flows are that have not ended. */
