@@ -6,11 +6,10 @@ use std::{
 };
 
 use base64::{Engine, prelude::BASE64_STANDARD};
+use fantoccini::{Client, ClientBuilder, Locator};
+use hyper_util::client::legacy::connect::HttpConnector;
 use serde_json::{Value, json};
 use testkit::{Log, Process, free_port, until};
-use thirtyfour::{
-    By, ChromiumLikeCapabilities, DesiredCapabilities, LoggingPrefsLogLevel, WebDriver,
-};
 
 /// Set: screenshots are taken.
 const SCREENSHOTS: &str = "ASYNC_RPC_SCREENSHOTS";
@@ -21,7 +20,9 @@ pub const PHONE: u32 = 360;
 
 /// A browser with one window.
 pub struct Browser {
-    driver: WebDriver,
+    driver: Client,
+    /// The address of the session, for what is not in the standard of WebDriver.
+    session: String,
     log: Log,
     _chromedriver: Process,
 }
@@ -36,31 +37,33 @@ impl Browser {
         let (log, port) = (Log::new(), free_port());
         let mut command = Command::new("chromedriver");
         let chromedriver = Process::start(command.arg(format!("--port={port}")), &log);
-        let mut wanted = DesiredCapabilities::chrome();
         // Chromium's sandbox does not work for root, as in containers.
-        for argument in [
+        let arguments = [
             "--headless=new",
             "--no-sandbox",
             "--disable-gpu",
             "--no-proxy-server",
             "--hide-scrollbars",
-        ] {
-            wanted.add_arg(argument).unwrap();
-        }
-        wanted.set_logging_prefs("browser", LoggingPrefsLogLevel::All).unwrap();
+        ];
+        let wanted = json!({
+            "goog:chromeOptions": {"args": arguments},
+            "goog:loggingPrefs": {"browser": "ALL"},
+        });
         let url = format!("http://127.0.0.1:{port}");
-        let driver = until(&log, "a session of chromedriver", async || {
-            WebDriver::new(&url, wanted.clone()).await.ok()
-        })
-        .await;
-        let browser = Self { driver, log, _chromedriver: chromedriver };
+        let mut builder = ClientBuilder::new(HttpConnector::new());
+        builder.capabilities(wanted.as_object().unwrap().clone());
+        let driver =
+            until(&log, "a session of chromedriver", async || builder.connect(&url).await.ok())
+                .await;
+        let session = format!("{url}/session/{}", driver.session_id().await.unwrap().unwrap());
+        let browser = Self { driver, session, log, _chromedriver: chromedriver };
         browser.window(WIDTH, 900, false).await;
         Some(browser)
     }
 
     /// Ends it.
     pub async fn quit(self) {
-        self.driver.quit().await.unwrap();
+        self.driver.close().await.unwrap();
     }
 
     /// Opens an address.
@@ -70,7 +73,7 @@ impl Browser {
 
     /// Runs a script in the page. Returns what it returns.
     pub async fn run(&self, script: &str) -> Value {
-        self.driver.execute(script, vec![]).await.unwrap().json().clone()
+        self.driver.execute(script, vec![]).await.unwrap()
     }
 
     /// Waits until an expression is true in the page.
@@ -78,31 +81,42 @@ impl Browser {
         let script = format!("return Boolean({expression})");
         until(&self.log, what, async || {
             // It fails between two pages.
-            let result = self.driver.execute(script.as_str(), vec![]).await.ok()?;
-            (result.json() == &Value::Bool(true)).then_some(())
+            let result = self.driver.execute(&script, vec![]).await.ok()?;
+            (result == Value::Bool(true)).then_some(())
         })
         .await;
     }
 
     /// Clicks as a person does.
     pub async fn click(&self, css: &str) {
-        self.driver.find(By::Css(css)).await.unwrap().click().await.unwrap();
+        self.driver.find(Locator::Css(css)).await.unwrap().click().await.unwrap();
     }
 
     /// Writes into a field.
     pub async fn fill(&self, css: &str, text: &str) {
-        let field = self.driver.find(By::Css(css)).await.unwrap();
+        let field = self.driver.find(Locator::Css(css)).await.unwrap();
         field.clear().await.unwrap();
         field.send_keys(text).await.unwrap();
     }
 
     /// Presses a key.
     pub async fn press(&self, key: &str) {
-        self.driver.action_chain().send_keys(key).perform().await.unwrap();
+        self.driver.active_element().await.unwrap().send_keys(key).await.unwrap();
+    }
+
+    /// Sends chromedriver a command of its own.
+    async fn post(&self, command: &str, parameters: Value) -> Value {
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let request =
+            client.post(format!("{}/{command}", self.session)).body(parameters.to_string());
+        let answer = request.send().await.unwrap().text().await.unwrap();
+        let mut answer: Value = serde_json::from_str(&answer).unwrap();
+        assert!(answer["value"]["error"].is_null(), "{command}: {answer}");
+        answer["value"].take()
     }
 
     async fn devtools(&self, command: &str, parameters: Value) -> Value {
-        self.driver.cdp().send_raw(command, parameters).await.unwrap()
+        self.post("goog/cdp/execute", json!({"cmd": command, "params": parameters})).await
     }
 
     /// Gives the window this size, in light or dark colours.
@@ -152,7 +166,7 @@ impl Browser {
             let script = "const done = arguments[arguments.length - 1]; \
                 axe.run().then(it => done(it.violations.map(v => [v.impact, v.id, v.nodes.map(n => n.html + ' ' + n.failureSummary).slice(0, 3)])))";
             let found = self.driver.execute_async(script, vec![]).await.unwrap();
-            let found = found.json().as_array().unwrap().clone();
+            let found = found.as_array().unwrap();
             assert!(found.is_empty(), "{what}, {scheme}: {found:#?}");
         }
         let media = json!({"features": [{"name": "prefers-color-scheme", "value": "light"}]});
@@ -161,11 +175,15 @@ impl Browser {
 
     /// Fails if the page has written an error to the console that has none of these texts.
     pub async fn expect_quiet(&self, expected: &[&str]) {
-        let entries = self.driver.browser_log().await.unwrap();
+        let entries = self.post("se/log", json!({"type": "browser"})).await;
+        let text = |entry: &Value, name: &str| entry[name].as_str().unwrap().to_owned();
         let unexpected: Vec<_> = entries
+            .as_array()
+            .unwrap()
             .iter()
-            .filter(|entry| entry.level == "SEVERE" || entry.level == "WARNING")
-            .filter(|entry| !expected.iter().any(|text| entry.message.contains(text)))
+            .filter(|entry| ["SEVERE", "WARNING"].contains(&text(entry, "level").as_str()))
+            .map(|entry| text(entry, "message"))
+            .filter(|message| !expected.iter().any(|text| message.contains(text)))
             .collect();
         assert!(unexpected.is_empty(), "{unexpected:#?}");
     }
