@@ -1,2 +1,349 @@
-//! The page in a real browser.
-fn main() {}
+//! The page as a person sees it, in a real Chromium:
+//!
+//! ```sh
+//! cargo test -p launcher --test browser                             # needs chromium and chromedriver
+//! ASYNC_RPC_SCREENSHOTS=1 cargo test -p launcher --test browser     # also takes pictures
+//! ```
+//!
+//! axe-core looks for what keeps people from using the pages, if `npm install` was run in this folder.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod browser;
+mod counter;
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use testkit::{Server, System, free_port, until};
+
+use self::{
+    browser::{Browser, PHONE},
+    counter::Counter,
+};
+
+/// Starts Chromium; ends the test if there is none.
+macro_rules! browser {
+    () => {
+        match Browser::start().await {
+            Some(browser) => browser,
+            None => return,
+        }
+    };
+}
+
+/// The text of an element, without what varies.
+const STATE: &str = "return document.querySelector('#state').textContent.split(' · ')[0]";
+
+/// Starts a flow from its form on the start page, with these values in its fields.
+async fn start(browser: &Browser, flow: &str, fields: &[(&str, &str)]) {
+    for name in ["work", "sleep", "fail", "id"] {
+        if let Some((_, value)) = fields.iter().find(|(field, _)| *field == name) {
+            browser.fill(&format!("#{flow}-{name}"), value).await;
+        }
+    }
+    browser.click(&format!("form:has(#{flow}-id) .primary")).await;
+}
+
+/// Waits until the flow on the page is in this state.
+async fn state(browser: &Browser, expected: &str) {
+    browser
+        .until(expected, &format!("{STATE} === {}", json!(expected)).replace("return ", ""))
+        .await;
+}
+
+/// What the page says happened.
+async fn story(browser: &Browser) -> Vec<String> {
+    let script = "return [...document.querySelectorAll('#story li span:last-child')].map(it => it.textContent)";
+    serde_json::from_value(browser.run(script).await).unwrap()
+}
+
+/// The rows of the drawing: name and note.
+async fn rows(browser: &Browser) -> Vec<(String, String)> {
+    let script = "return [...document.querySelectorAll('#rows tr')].map(it => \
+        [it.querySelector('th span').textContent, it.querySelector('.note').textContent])";
+    serde_json::from_value(browser.run(script).await).unwrap()
+}
+
+#[tokio::test]
+async fn each_flow_starts_from_the_page() {
+    let browser = browser!();
+    let system = System::start(Server::Embedded, &[]).await;
+    let home = format!("http://{}/", system.gateway);
+    browser.open(&home).await;
+    browser.until("the forms", "document.querySelectorAll('.kind').length === 3").await;
+    browser.check("the start page").await;
+
+    // The same rules and messages as those of the API, beside the field.
+    start(&browser, "await-chain", &[("work", "6"), ("id", "seen")]).await;
+    let message = "invalid work \"6\": expected a duration such as 500ms or 6s, at most 10m";
+    let error = format!(
+        "document.querySelector('#await-chain-work-error').textContent === {}",
+        json!(message)
+    );
+    browser.until("the message", &error).await;
+    let focused = browser.run("return document.activeElement.id").await;
+    assert_eq!(focused, "await-chain-work", "the field that is wrong has the focus");
+
+    let flows = [
+        ("await-chain", "one", "3"),
+        ("detached-chain", "two", "done"),
+        ("fan-out-workflow", "three", "3"),
+    ];
+    for (flow, id, expected) in flows {
+        browser.open(&home).await;
+        browser.until("the forms", "document.querySelectorAll('.kind').length === 3").await;
+        start(&browser, flow, &[("work", ""), ("id", id)]).await;
+        browser.until("the flow's page", &format!("location.pathname === '/flows/{id}'")).await;
+        state(&browser, expected).await;
+        browser.check(flow).await;
+    }
+
+    browser.open(&home).await;
+    browser.until("the forms", "document.querySelectorAll('.kind').length === 3").await;
+    // The newest flow is the first one of the list.
+    let ids = "[...document.querySelectorAll('#flows tbody th')].map(it => it.textContent).join()";
+    browser.until("the list", &format!("{ids} === 'three,two,one'")).await;
+    browser.screenshots("home", 760).await;
+
+    // An id that belongs to something else.
+    start(&browser, "await-chain", &[("work", ""), ("id", "two")]).await;
+    let error =
+        "document.querySelector('#await-chain-id-error').textContent.includes('choose another id')";
+    browser.until("the conflict", error).await;
+
+    browser.expect_quiet(&["422", "400"]).await;
+    browser.quit().await;
+    system.stop().await;
+}
+
+#[tokio::test]
+async fn a_crash_is_seen_from_the_button_to_the_answer() {
+    let browser = browser!();
+    let system = System::start(Server::Embedded, &[]).await;
+    browser.open(&format!("http://{}/", system.gateway)).await;
+    browser.until("the forms", "document.querySelectorAll('.kind').length === 3").await;
+    start(&browser, "await-chain", &[("work", "6s"), ("id", "crash-1")]).await;
+    let at_step = "document.querySelector('#holders').textContent.includes('work 4/6')";
+    browser.until("step 4", at_step).await;
+    let holder = browser.run("return document.querySelector('.holder .name').textContent").await;
+    assert_eq!(holder, "service-b");
+    let command = browser.run("return document.querySelector('.holder code').textContent").await;
+    assert_eq!(command, format!("kill -9 {}", system.pid("service-b")));
+    browser.click(".danger").await;
+    browser.until("the death", "document.querySelector('.holder.dying') !== null").await;
+    let left = "document.querySelector('[data-until]').textContent.match(/within [0-2]\\.[0-9] s/)";
+    browser.until("the countdown", left).await;
+    assert_eq!(rows(&browser).await[5], ("work 4/6".to_owned(), "interrupted".to_owned()));
+    let line = system.exit_line("service-b").await;
+    let (_, restart) = line.text.split_once("Restart it with: ").unwrap();
+    let back = browser.run("return document.querySelector('#back code').textContent").await;
+    assert_eq!(back, restart);
+
+    let taken = "document.querySelector('.holder .name')?.textContent === 'service-b-replica'";
+    browser.until("the takeover", taken).await;
+    state(&browser, "3").await;
+    let shown = rows(&browser).await;
+    let steps: Vec<_> = shown[2..8].iter().map(|(_, note)| note.as_str()).collect();
+    let stored = "✓ stored";
+    assert_eq!(steps, [stored, stored, stored, "✓ ran again", stored, stored], "{shown:?}");
+    let story = story(&browser).await;
+    let expected = "Its lease ran out. service-b-replica took over with step 4 of 6; \
+        steps 1 to 3 are stored and did not run again";
+    assert!(story.contains(&"service-b was crashed in step 4 of 6".to_owned()), "{story:?}");
+    assert!(story.contains(&expected.to_owned()), "{story:?}");
+    assert_eq!(story.last().unwrap(), "The answer is 3");
+    browser.check("a flow that was taken over").await;
+    // The command names the folder of this test.
+    browser
+        .run(
+            "const code = document.querySelector('#back code'); \
+            code.textContent = code.textContent.replace(/^\\S*\\//, 'target/release/')",
+        )
+        .await;
+    browser.screenshots("crash", 1_000).await;
+
+    // Whoever looks later sees the same, but for the moment of the crash.
+    browser.run("history.replaceState(null, '', '/flows/crash-1')").await;
+    browser.open(&format!("http://{}/flows/crash-1", system.gateway)).await;
+    state(&browser, "3").await;
+    assert_eq!(rows(&browser).await, shown);
+    browser.expect_quiet(&[]).await;
+    browser.quit().await;
+    system.stop().await;
+}
+
+#[tokio::test]
+async fn the_page_survives_its_gateway() {
+    let browser = browser!();
+    let system = System::start(Server::Embedded, &[]).await;
+    let address = format!("127.0.0.1:{}", free_port());
+    let gateway = ["gateway", "--server", &system.server_url, "--listen", &address];
+    system.start_process("gateway-2", &gateway, &[]).await;
+    browser.open(&format!("http://{address}/")).await;
+    browser.until("the forms", "document.querySelectorAll('.kind').length === 3").await;
+    start(&browser, "await-chain", &[("work", "8s"), ("id", "survivor")]).await;
+    let runs = "document.querySelector('#holders').textContent.includes('work 2/8')";
+    browser.until("step 2", runs).await;
+    system.kill("gateway-2");
+    let gone = "document.querySelector('#connection').textContent.includes('gateway is gone')";
+    browser.until("that the gateway is gone", gone).await;
+    browser.check("a page without its gateway").await;
+    browser.screenshots("gone", 820).await;
+    system.start_process("gateway-2", &gateway, &[]).await;
+    let back = "document.querySelector('#connection').textContent === 'connected'";
+    browser.until("that the gateway is back", back).await;
+    state(&browser, "3").await;
+    assert!(rows(&browser).await[2..10].iter().all(|(_, note)| note == "✓ stored"));
+    browser
+        .expect_quiet(&[
+            "ERR_CONNECTION_REFUSED",
+            "ERR_INCOMPLETE_CHUNKED_ENCODING",
+            "ERR_CONNECTION_RESET",
+        ])
+        .await;
+    browser.quit().await;
+    system.stop().await;
+}
+
+#[tokio::test]
+async fn flows_that_do_not_go_well_say_what_to_do() {
+    let browser = browser!();
+    let system = System::start(Server::Embedded, &[("NODE_RETRY_DELAY", "20ms")]).await;
+    let http = system.http();
+    http.post("/await-chain?id=fails&fail=5").await;
+    browser.open(&format!("http://{}/flows/fails", system.gateway)).await;
+    state(&browser, "failed").await;
+    let result = "return document.querySelector('#result p').textContent";
+    let text = browser.run(result).await;
+    let expected =
+        "await-chain failed: failed as requested (attempt 5, fail=5). This result is final";
+    assert!(text.as_str().unwrap().starts_with(expected), "{text}");
+    assert_eq!(rows(&browser).await[3].1, "✗ 5 attempts");
+    browser.check("a flow that failed").await;
+    browser.screenshots("failed", 640).await;
+
+    let short = [("GATEWAY_FLOW_TIMEOUT", "1s"), ("GATEWAY_AWAIT", "1ms")];
+    let gateway = system.another_gateway("gateway-2", &short).await;
+    gateway.post("/await-chain?id=late&sleep=1m").await;
+    browser.open(&format!("http://{}/flows/late", system.gateway)).await;
+    state(&browser, "timed out").await;
+    assert!(browser.run(result).await.as_str().unwrap().contains("timed out"));
+
+    http.post("/fan-out-workflow?id=retried&fail=2&sleep=2s").await;
+    browser.open(&format!("http://{}/flows/retried", system.gateway)).await;
+    state(&browser, "3").await;
+    assert!(rows(&browser).await.contains(&("unreliable".to_owned(), "✓ attempt 3".to_owned())));
+    browser.check("a flow with a timer and retries").await;
+    browser.screenshots("retried", 640).await;
+
+    // It is canceled from the page.
+    browser.open(&format!("http://{}/", system.gateway)).await;
+    browser.until("the forms", "document.querySelectorAll('.kind').length === 3").await;
+    start(&browser, "await-chain", &[("work", "1m"), ("id", "canceled")]).await;
+    let runs = "document.querySelector('#holders').textContent.includes('work 2/60')";
+    browser.until("step 2", runs).await;
+    browser.check("a flow that runs").await;
+    browser.screenshots("running", 820).await;
+    // What has the focus keeps it while the page changes.
+    browser.run("document.querySelector('.danger').focus()").await;
+    let next = "document.querySelector('#holders').textContent.match(/work [4-9]/)";
+    browser.until("another step", next).await;
+    assert_eq!(browser.run("return document.activeElement.textContent").await, "Crash it");
+    for instance in ["service-b-replica", "service-b"] {
+        let crash = format!("/instances/service-b/{instance}/crash");
+        assert_eq!(http.post(&crash).await.status, 200);
+    }
+    let waits =
+        "document.querySelector('#holders').textContent.includes('waits for another process')";
+    browser.until("that nobody is left", waits).await;
+    browser.check("a flow that nobody runs").await;
+    browser.screenshots("nobody", 820).await;
+    browser.click("#cancel").await;
+    state(&browser, "canceled").await;
+
+    browser.expect_quiet(&[]).await;
+    browser.open(&format!("http://{}/flows/unknown", system.gateway)).await;
+    let unknown =
+        "document.querySelector('#problem').textContent.startsWith('no such flow: unknown')";
+    browser.until("that there is no such flow", unknown).await;
+    browser.check("a flow that there is not").await;
+    browser.expect_quiet(&["404"]).await;
+    browser.quit().await;
+    system.stop().await;
+}
+
+#[tokio::test]
+async fn twenty_viewers_cost_the_server_what_one_does() {
+    let browser = browser!();
+    let system = System::start(Server::Embedded, &[]).await;
+    let counter = Counter::start(&system.server_url).await;
+    let arguments = ["gateway", "--server", &counter.url, "--listen", "127.0.0.1:0"];
+    let address = system.start_process("gateway-2", &arguments, &[]).await;
+    system
+        .http()
+        .send(
+            reqwest::Method::POST,
+            "/await-chain?id=seen&work=30s",
+            &[("prefer", "respond-async")],
+        )
+        .await
+        .unwrap();
+    browser.open(&format!("http://{address}/flows/seen")).await;
+    browser.until("the holder", "document.querySelector('.holder') !== null").await;
+    let one = counter.during(Duration::from_secs(4)).await;
+
+    let events = format!("http://{address}/flows/seen/events");
+    let mut viewers = Vec::new();
+    for _ in 0..19 {
+        let viewer = reqwest::Client::builder().no_proxy().build().unwrap().get(&events);
+        viewers.push(viewer.send().await.unwrap());
+    }
+    let twenty = counter.during(Duration::from_secs(4)).await;
+    println!("requests to the server in 4 s: {one} for one viewer, {twenty} for twenty");
+    assert!(one > 8, "{one}");
+    assert!(twenty <= one + one / 2, "{twenty} for twenty, {one} for one");
+
+    drop(viewers);
+    // Nobody looks: the page is hidden, as behind another tab.
+    browser.open("about:blank").await;
+    until(&system.log, "the end of all looks", async || {
+        (counter.during(Duration::from_secs(1)).await == 0).then_some(())
+    })
+    .await;
+    system.http().send(reqwest::Method::DELETE, "/flows/seen", &[]).await.unwrap();
+    browser.quit().await;
+    system.stop().await;
+}
+
+#[tokio::test]
+async fn a_phone_and_a_keyboard_are_enough() {
+    let browser = browser!();
+    let system = System::start(Server::Embedded, &[]).await;
+    browser.window(PHONE, 800, false).await;
+    browser.open(&format!("http://{}/", system.gateway)).await;
+    browser.until("the forms", "document.querySelectorAll('.kind').length === 3").await;
+    let fits = "return document.documentElement.scrollWidth <= 360";
+    assert_eq!(browser.run(fits).await, Value::Bool(true));
+    // From the top of the page to the first form, and on.
+    let mut visited = Vec::new();
+    for _ in 0..12 {
+        browser.press("\u{E004}").await;
+        let focused = "const it = document.activeElement; return [it.id || it.textContent, \
+            getComputedStyle(it).outlineStyle]";
+        let [name, outline] = serde_json::from_value(browser.run(focused).await).unwrap();
+        assert_ne!(outline, "none", "{name}: the focus is visible");
+        visited.push(name);
+    }
+    for expected in ["await-chain-work", "await-chain-id", "Start", "detached-chain-work"] {
+        assert!(visited.iter().any(|name: &String| name == expected), "{expected}: {visited:?}");
+    }
+    browser.fill("#await-chain-work", "1s").await;
+    browser.press("\u{E007}").await;
+    browser.until("the flow's page", "location.pathname.startsWith('/flows/await-')").await;
+    state(&browser, "3").await;
+    assert_eq!(browser.run(fits).await, Value::Bool(true));
+    browser.check("a flow on a phone").await;
+    browser.expect_quiet(&[]).await;
+    browser.quit().await;
+    system.stop().await;
+}

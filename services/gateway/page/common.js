@@ -21,6 +21,28 @@ function fill(element, properties, children) {
   return element;
 }
 
+/** Makes the children of an element like these, and keeps what is alike: what has the focus, or is pressed. */
+export function update(parent, children) {
+  children.forEach((child, place) => {
+    const old = parent.childNodes[place];
+    if (!old) parent.append(child);
+    else if (old.nodeName !== child.nodeName) old.replaceWith(child);
+    else if (old.nodeType === Node.TEXT_NODE) {
+      if (old.data !== child.data) old.data = child.data;
+    } else {
+      for (const { name } of [...old.attributes]) if (!child.hasAttribute(name)) old.removeAttribute(name);
+      for (const { name, value } of child.attributes) {
+        if (old.getAttribute(name) === value) continue;
+        // The policy of the page allows styles by script, and not as text.
+        if (name === "style") old.style.cssText = value;
+        else old.setAttribute(name, value);
+      }
+      update(old, [...child.childNodes]);
+    }
+  });
+  while (parent.childNodes.length > children.length) parent.lastChild.remove();
+}
+
 export const find = (id) => document.getElementById(id);
 
 /** A time in milliseconds, as people say it. */

@@ -1,6 +1,6 @@
 // The page of a flow: draws what the gateway tells about it, while it happens.
 
-import { ask, badge, connected, find, h, remember, seconds, settings } from "./common.js";
+import { ask, badge, connected, find, h, remember, seconds, settings, update } from "./common.js";
 
 const id = decodeURIComponent(location.pathname.split("/")[2] ?? "");
 const path = `/flows/${encodeURIComponent(id)}`;
@@ -46,7 +46,8 @@ const KINDS = {
 };
 
 function bar({ kind, who, from, to }) {
-  const label = kind === "lost" ? "lease runs out" : kind === "run" || kind === "retry" ? who : { wait: "waits", sleep: "sleeps" }[kind];
+  const lost = to == null && flow.holders.some((it) => it.expired) ? "nobody runs it" : "lease runs out";
+  const label = kind === "lost" ? lost : kind === "run" || kind === "retry" ? who : { wait: "waits", sleep: "sleeps" }[kind];
   const classes = ["bar", kind, who && kind !== "lost" ? colour(who) : "", to == null ? "open" : ""];
   return h("span", { class: classes.join(" "), "--from": String(from), "--to": String(to ?? 0), "aria-hidden": true, title: `${describe({ kind, who, from, to })}` }, h("span", {}, label ?? ""));
 }
@@ -73,9 +74,9 @@ function row(row) {
 }
 
 /** Times above the drawing: about six of them, at round numbers. */
-function ticks(total) {
+function ticks(total, most) {
   const steps = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000, 30_000, 60_000, 120_000, 300_000, 600_000];
-  const step = steps.find((it) => total / it <= 7) ?? Math.ceil(total / 7 / 3_600_000) * 3_600_000;
+  const step = steps.find((it) => total / it <= most) ?? Math.ceil(total / most / 3_600_000) * 3_600_000;
   return { step, times: Array.from({ length: Math.floor(total / step) + 1 }, (_, n) => n * step) };
 }
 
@@ -85,10 +86,11 @@ let axis = "";
 
 /** What moves while time passes. */
 function tick() {
-  if (!flow) return;
+  // Without the gateway nothing is known of what happens now.
+  if (!flow || (!source && !flow.complete)) return;
   const chart = document.querySelector(".timeline");
   const total = span();
-  const { step, times } = ticks(total);
+  const { step, times } = ticks(total, chart.clientWidth < 500 ? 4 : 7);
   chart.classList.toggle("complete", flow.complete);
   chart.classList.toggle("marked", flow.marks.length > 0);
   chart.style.setProperty("--span", String(total));
@@ -121,7 +123,7 @@ function holder(it) {
   const who = h("strong", { class: `name ${colour(instance)}` }, instance);
   const work = h("strong", {}, name);
   if (died == null) {
-    const button = crash ? h("button", { class: "danger", disabled: pressed.get(crash) === "", onclick: () => press(crash) }, "Crash it") : null;
+    const button = crash ? h("button", { class: "danger", disabled: pressed.get(crash) === "", "data-crash": crash }, "Crash it") : null;
     const kept = lease ? ` Its lease of ${lease / 1000} s is renewed while it lives: if it dies, another process of ${group} takes over within that time.` : "";
     const command = kill ? h("p", {}, crash ? "or in a terminal: " : "Crash it in a terminal: ", code(kill)) : null;
     const more = [step, `run ${version}`].filter(Boolean).join(" · ");
@@ -165,22 +167,22 @@ function bringBack() {
   for (const it of flow.holders) if (it.died != null) dead.set(it.instance, it);
   const lines = [...dead.values()].filter(({ start }) => start);
   find("back").hidden = lines.length === 0;
-  find("back").querySelector("div").replaceChildren(...lines.map(({ instance, start }) => h("p", {}, `${instance}: `, code(start))));
+  update(find("back").querySelector("div"), lines.map(({ instance, start }) => h("p", {}, `${instance}: `, code(start))));
 }
 
 function draw() {
   const parts = [flow.flow, flow.about].join(": ");
   find("about").replaceChildren(parts, flow.options ? h("strong", {}, ` ${flow.options}`) : "");
   flow.rows.forEach((it) => it.segments.forEach(({ who }) => who && colour(who)));
-  find("rows").replaceChildren(...flow.rows.map(row));
+  update(find("rows"), flow.rows.map(row));
   const kinds = new Set(flow.rows.flatMap((it) => it.segments.map(({ kind }) => kind)));
   const legend = [...colours.keys()].map((who) => [`run ${colour(who)}`, KINDS.run(who)]);
   for (const kind of ["retry", "wait", "sleep", "queue", "lost"]) if (kinds.has(kind)) legend.push([kind, KINDS[kind]()]);
   const stored = flow.rows.some((it) => it.kind !== "call" && it.note.startsWith("✓")) ? [h("li", {}, h("b", {}, "✓ stored"), " never runs again")] : [];
   const taken = flow.marks.some(({ kind }) => kind === "takeover") ? [h("li", {}, h("b", { class: "takeover" }, "↻ takeover"), " another process goes on")] : [];
-  find("legend").replaceChildren(...legend.map(([kind, text]) => h("li", {}, h("span", { class: `swatch ${kind}`, "aria-hidden": true }), text)), ...stored, ...taken);
-  find("holders").replaceChildren(...(flow.holders.length ? flow.holders.map(holder) : [nobody()]));
-  find("story").replaceChildren(...flow.story.map(({ at, tone, text }) => h("li", { class: tone }, h("span", { class: "number" }, moment(at)), h("span", {}, text))));
+  update(find("legend"), [...legend.map(([kind, text]) => h("li", {}, h("span", { class: `swatch ${kind}`, "aria-hidden": true }), text)), ...stored, ...taken]);
+  update(find("holders"), flow.holders.length ? flow.holders.map(holder) : [nobody()]);
+  update(find("story"), flow.story.map(({ at, tone, text }) => h("li", { class: tone }, h("span", { class: "number" }, moment(at)), h("span", {}, text))));
   bringBack();
   const result = find("result");
   result.hidden = flow.ended == null;
@@ -276,6 +278,7 @@ find("id").textContent = id;
 document.title = id;
 find("json").href = `${path}.json`;
 find("json").hidden = false;
+find("holders").addEventListener("click", ({ target }) => target.dataset.crash && press(target.dataset.crash));
 find("cancel").addEventListener("click", () => ask(path, { method: "DELETE" }).catch((error) => problem(error.message)));
 settings().catch(() => {});
 document.addEventListener("visibilitychange", look);

@@ -1,6 +1,6 @@
 // The start page: a form for each kind of flow, and the flows that this browser started.
 
-import { ask, badge, connected, find, flows, h, remember, seconds, settings, svg } from "./common.js";
+import { ask, badge, connected, find, flows, h, remember, seconds, settings, svg, update } from "./common.js";
 
 const REFRESH = 2000;
 /** How many flows are asked for at the same time. */
@@ -129,7 +129,7 @@ function list() {
       h("td", { class: "number" }, ms == null ? "" : seconds(ms)),
     );
   });
-  find("flows").tBodies[0].replaceChildren(...rows);
+  update(find("flows").tBodies[0], rows);
 }
 
 /** Asks how the flows are that have not ended. */
@@ -151,6 +151,24 @@ async function refresh() {
   list();
 }
 
+/** How many flows this gateway has started lately. */
+async function load() {
+  const { slot_seconds: length, slots } = await ask("/stats");
+  const sum = (name, of = slots) => of.reduce((total, slot) => total + slot[name], 0);
+  const section = find("load");
+  section.hidden = sum("started") === 0;
+  if (section.hidden) return;
+  const rates = slots.map(({ started }) => started / length);
+  const most = Math.max(...rates, 0.1);
+  const points = rates.map((rate, n) => `${(n * 600) / (rates.length - 1)},${39 - (rate * 36) / most}`);
+  const chart = svg("svg", { viewBox: "0 0 600 40", class: "rate", preserveAspectRatio: "none", "aria-hidden": true }, svg("polyline", { points: points.join(" ") }));
+  // The last slot is not over yet.
+  const now = sum("started", slots.slice(-4, -1)) / 3 / length;
+  section.querySelector("p").textContent = `${sum("started")} flows, ${now.toFixed(1)} a second now, ${most.toFixed(1)} at most. ${sum("failed")} failed.`;
+  section.querySelector("svg")?.remove();
+  section.append(chart);
+}
+
 async function start() {
   list();
   try {
@@ -165,6 +183,9 @@ async function start() {
   }
   await refresh();
   setInterval(() => document.hidden || refresh(), REFRESH);
+  const quietly = () => document.hidden || load().catch(() => {});
+  quietly();
+  setInterval(quietly, 5000);
 }
 
 // A page that the browser kept shows what has happened since.

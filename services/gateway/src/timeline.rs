@@ -5,7 +5,8 @@
 //! | `record` | what one promise or task says |
 //! | `known` | what is known of a flow, and the requests that find out more |
 //! | `attempts` | who ran a step or function when, and where nobody did |
-//! | `view` | rows, segments and holders, as the page draws them |
+//! | `rows` | the rows of the drawing, and the segments in them |
+//! | `view` | everything that the page draws |
 //! | `story` | the same in sentences |
 //! | `look_back` | flows that have ended late, for `GET /stats` |
 //! | `watch` | one watcher of each flow that somebody looks at |
@@ -17,6 +18,7 @@ mod attempts;
 mod known;
 mod look_back;
 mod record;
+mod rows;
 mod story;
 #[cfg(test)]
 mod tests;

@@ -8,7 +8,7 @@ use super::{
     attempts::{Kind, Why},
     known::{Call, Known, Point},
     record::Record,
-    view::{Interruption, Row},
+    rows::{Interruption, Row},
 };
 
 /// The story keeps the end: a flow can be taken over hundreds of times.
