@@ -66,7 +66,9 @@ pub(crate) const HTTP_ROUTE: &str = "http.route";
 pub(crate) const URL_SCHEME: &str = "url.scheme";
 pub(crate) const SERVER_ADDRESS: &str = "server.address";
 pub(crate) const SERVER_PORT: &str = "server.port";
+#[cfg(feature = "metrics")]
 pub(crate) const COMPONENT_NAME: &str = "otel.component.name";
+#[cfg(feature = "metrics")]
 pub(crate) const COMPONENT_TYPE: &str = "otel.component.type";
 
 /// In `param.headers` of a flow's first promise: the id of the flow's span.

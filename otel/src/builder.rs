@@ -18,7 +18,7 @@ use crate::{
         own::{OfExporter, OwnProvider},
     },
     globals,
-    metrics::export::Export as MetricExport,
+    metrics::Export as MetricExport,
     variables::{self, ConfigurationError, Settings},
 };
 

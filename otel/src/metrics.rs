@@ -7,10 +7,13 @@
 //! | --- | --- |
 //! | `instruments` | names, units and descriptions |
 //! | `requests` | HTTP requests |
-//! | `export` | the way to the collector |
+//! | `export` | the way to the collector; `off` without the feature `metrics` |
 
-pub(crate) mod export;
+#[cfg(feature = "metrics")]
+mod export;
 mod instruments;
+#[cfg(not(feature = "metrics"))]
+mod off;
 mod requests;
 
 use std::{
@@ -22,7 +25,11 @@ use std::{
 use opentelemetry::{KeyValue, SpanId, metrics::Meter};
 use wire::{Promise, PromiseState, tag};
 
+#[cfg(feature = "metrics")]
+pub(crate) use self::export::Export;
 use self::instruments::Instruments;
+#[cfg(not(feature = "metrics"))]
+pub(crate) use self::off::Export;
 pub use self::requests::{Attempt, ClientRequests};
 use crate::{
     attributes as key, context,

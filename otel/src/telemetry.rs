@@ -11,7 +11,6 @@ use std::{
 use opentelemetry::{InstrumentationScope, global, trace::TracerProvider};
 use opentelemetry_sdk::{
     Resource,
-    metrics::SdkMeterProvider,
     propagation::TraceContextPropagator,
     trace::{
         RandomIdGenerator, Sampler, SdkTracerProvider, ShouldSample, SpanExporter, SpanProcessor,
@@ -39,7 +38,7 @@ use crate::{
     },
     globals,
     limits::Limits,
-    metrics::{Metrics, export::Export as MetricExport},
+    metrics::{Export as MetricExport, Metrics},
     variables::{ConfigurationError, Export},
 };
 
@@ -221,7 +220,8 @@ impl Telemetry {
     }
 
     /// The provider of these metrics, for those of the application; `None` if there are none.
-    pub fn meter_provider(&self) -> Option<&SdkMeterProvider> {
+    #[cfg(feature = "metrics")]
+    pub fn meter_provider(&self) -> Option<&opentelemetry_sdk::metrics::SdkMeterProvider> {
         self.metric_export.as_ref().map(MetricExport::provider)
     }
 

@@ -66,6 +66,7 @@ impl Recorder {
     }
 
     /// The body of the last answer, or why the request failed. `None`: nothing was sent.
+    #[cfg(feature = "metrics")]
     pub fn take_last(&self, endpoint: &str) -> Option<Result<Bytes, String>> {
         let last = self.last.lock().unwrap_or_else(PoisonError::into_inner).take();
         Some(match last?.answer {

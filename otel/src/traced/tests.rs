@@ -3,6 +3,7 @@
 mod flows;
 mod leases;
 mod lost_answers;
+#[cfg(feature = "metrics")]
 mod metrics;
 mod poison;
 mod settlements;

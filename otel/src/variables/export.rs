@@ -3,6 +3,7 @@
 use std::{collections::HashMap, fmt::Display, time::Duration};
 
 use opentelemetry_otlp::Compression;
+#[cfg(feature = "metrics")]
 use opentelemetry_sdk::metrics::Temporality;
 use percent_encoding::percent_decode_str;
 
@@ -23,6 +24,7 @@ const TIMEOUT: u64 = 10_000;
 
 /// Time between two exports of metrics in milliseconds, unless `OTEL_METRIC_EXPORT_INTERVAL` says
 /// otherwise.
+#[cfg(feature = "metrics")]
 const INTERVAL: u64 = 60_000;
 
 /// What is exported. Of each pair of variables the first one wins.
@@ -69,7 +71,9 @@ pub(crate) struct Export {
 #[derive(Debug)]
 pub(crate) struct MetricExport {
     pub to: Destination,
+    #[cfg(feature = "metrics")]
     pub interval: Duration,
+    #[cfg(feature = "metrics")]
     pub temporality: Temporality,
 }
 
@@ -110,12 +114,26 @@ impl Variables<'_> {
     }
 
     pub fn metrics(&mut self) -> Result<Option<MetricExport>, ConfigurationError> {
+        if cfg!(not(feature = "metrics")) {
+            return Ok(None);
+        }
         let Some(to) = self.destination(&METRICS)? else { return Ok(None) };
-        let interval = self.number(&["OTEL_METRIC_EXPORT_INTERVAL"], 1).unwrap_or(INTERVAL);
-        let interval = Duration::from_millis(interval);
-        Ok(Some(MetricExport { to, interval, temporality: self.temporality() }))
+        Ok(Some(MetricExport {
+            to,
+            #[cfg(feature = "metrics")]
+            interval: self.interval(),
+            #[cfg(feature = "metrics")]
+            temporality: self.temporality(),
+        }))
     }
 
+    #[cfg(feature = "metrics")]
+    fn interval(&mut self) -> Duration {
+        let interval = self.number(&["OTEL_METRIC_EXPORT_INTERVAL"], 1).unwrap_or(INTERVAL);
+        Duration::from_millis(interval)
+    }
+
+    #[cfg(feature = "metrics")]
     fn temporality(&mut self) -> Temporality {
         const NAME: &str = "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE";
         let Some(value) = (self.set)(NAME) else { return Temporality::Cumulative };

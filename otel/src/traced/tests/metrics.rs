@@ -12,7 +12,7 @@ use opentelemetry_sdk::{
 use super::*;
 use crate::{
     Metrics,
-    metrics::{Attempt, export::Export},
+    metrics::{Attempt, Export},
 };
 
 struct Measured {
