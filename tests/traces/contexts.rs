@@ -6,7 +6,7 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use testkit::{Http, Line, Server, Span, Stopped, until};
+use testkit::{Http, Server, Span, Stopped, until};
 
 use crate::{
     invariants::{BY_HAND, Shape, shape},
@@ -254,9 +254,7 @@ async fn spans_reach_the_collector_within_a_second(server: Server) -> Stopped {
 async fn only_requests_for_flows_are_traced(server: Server) -> Stopped {
     let system = Observed::shared(server).await;
     let http = system.http();
-    let ready = |line: &Line| line.says("ready") && line.instance() == "service-a";
-    let ready = system.log.line("service-a to be ready", ready).await;
-    let service = Http::new(ready.field("health").unwrap());
+    let service = Http::new(&system.address("service-a"));
     for http in [&http, &service] {
         for path in ["/healthz", "/readyz"] {
             assert_eq!(http.get(path).await.status, 200);
