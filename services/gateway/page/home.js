@@ -151,7 +151,7 @@ async function refresh() {
   list();
 }
 
-/** How many flows this gateway has started lately. */
+/** How many flows this gateway has started lately, and when there were takeovers. */
 async function load() {
   const { slot_seconds: length, slots } = await ask("/stats");
   const sum = (name, of = slots) => of.reduce((total, slot) => total + slot[name], 0);
@@ -160,11 +160,13 @@ async function load() {
   if (section.hidden) return;
   const rates = slots.map(({ started }) => started / length);
   const most = Math.max(...rates, 0.1);
-  const points = rates.map((rate, n) => `${(n * 600) / (rates.length - 1)},${39 - (rate * 36) / most}`);
-  const chart = svg("svg", { viewBox: "0 0 600 40", class: "rate", preserveAspectRatio: "none", "aria-hidden": true }, svg("polyline", { points: points.join(" ") }));
+  const x = (n) => (n * 600) / (slots.length - 1);
+  const points = rates.map((rate, n) => `${x(n)},${39 - (rate * 36) / most}`);
+  const takeovers = slots.flatMap((slot, n) => (slot.takeovers > 0 ? [svg("line", { x1: x(n), x2: x(n), y1: 0, y2: 40 })] : []));
+  const chart = svg("svg", { viewBox: "0 0 600 40", class: "rate", preserveAspectRatio: "none", "aria-hidden": true }, ...takeovers, svg("polyline", { points: points.join(" ") }));
   // The last slot is not over yet.
   const now = sum("started", slots.slice(-4, -1)) / 3 / length;
-  section.querySelector("p").textContent = `${sum("started")} flows, ${now.toFixed(1)} a second now, ${most.toFixed(1)} at most. ${sum("failed")} failed.`;
+  section.querySelector("p").textContent = `${sum("started")} flows, ${now.toFixed(1)} a second now, ${most.toFixed(1)} at most. ${sum("failed")} failed. Takeovers, the lines: ${sum("takeovers")}.`;
   section.querySelector("svg")?.remove();
   section.append(chart);
 }
