@@ -153,7 +153,7 @@ impl Generator {
                     .build(),
                 1,
             ))
-            .parameter(header(KEY, "Means the same as id.", ids(), &*id))
+            .parameter(header(KEY, "Means the same as id.", ids(), &id))
             .parameter(header(
                 "traceparent",
                 "A W3C trace context, which is continued.",
