@@ -145,8 +145,8 @@ async fn send(
         match parameter["in"].as_str().unwrap() {
             "path" => path = path.replace(&format!("{{{name}}}"), value),
             "query" => query.push(format!("{name}={value}")),
-            // The key has to be the id.
-            "header" if other.is_empty() => own.push((name, value.to_owned())),
+            // It has a status of its own. The key has to be the id.
+            "header" if name != "Prefer" && other.is_empty() => own.push((name, value.to_owned())),
             _ => {}
         }
     }
@@ -180,7 +180,9 @@ async fn the_documented_requests_and_problems_are_answered_as_documented(
 
     let other = [("sec-fetch-site", "cross-site")];
     for (operation, parameters, headers, status) in [
-        ("await-chain", &[("work", "6")][..], &[][..], 400),
+        ("await-chain", &[("id", "openapi-async")][..], &[("prefer", "respond-async")][..], 202),
+        ("flow", &[], &[("accept", "text/html")], 200),
+        ("await-chain", &[("work", "6")], &[], 400),
         ("await-chain", &[("work", "3s")], &[], 422),
         ("fan-out-workflow", &[("id", "openapi-fails"), ("fail", "5")], &[], 502),
         ("await-chain", &[("id", "openapi-foreign")], &other, 403),

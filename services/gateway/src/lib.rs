@@ -15,7 +15,7 @@
 //! | `cancel` | `DELETE /flows/{id}`: cancel a flow |
 //! | `crash` | `POST /instances/{group}/{instance}/crash`: kill a process by a message |
 //! | `held` | the process that holds a call, and how to kill it |
-//! | `openapi` | `GET /openapi.json`: the description of this interface |
+//! | `openapi` | writes `openapi.json`, the description of this interface; only in tests |
 //! | `origin` | the 403 for pages of other sites |
 //! | `span` | the span of a request |
 //! | `request` | query parameters, headers and bodies, checked |
@@ -36,6 +36,7 @@ mod events;
 mod held;
 mod inspect;
 mod measured;
+#[cfg(test)]
 mod openapi;
 mod origin;
 mod page;

@@ -37,8 +37,12 @@ const SCRIPT: &str = "text/javascript; charset=utf-8";
 const HOME: File = File { content_type: HTML, text: include_str!("../page/home.html") };
 const FLOW: File = File { content_type: HTML, text: include_str!("../page/flow.html") };
 
-/// The files that the pages load.
+/// The files that the pages load, and the description of the interface, which they name.
 const FILES: &[(&str, File)] = &[
+    (
+        "/openapi.json",
+        File { content_type: "application/json", text: include_str!("../openapi.json") },
+    ),
     (
         "/page/style.css",
         File { content_type: "text/css; charset=utf-8", text: include_str!("../page/style.css") },

@@ -21,7 +21,7 @@ use crate::{
     app::App,
     cancel,
     client::{self, Created},
-    conflict, crash, events, inspect, measured, openapi, origin, page,
+    conflict, crash, events, inspect, measured, origin, page,
     problem::Problem,
     request::{self, Request},
     span::RequestSpan,
@@ -54,7 +54,6 @@ pub fn routes(app: App) -> Router {
         .merge(page::routes())
         .route("/flows/{id}", delete(cancel::cancel))
         .merge(crash::routes(&app.settings))
-        .route("/openapi.json", get(openapi::document))
         .route("/stats", get(async |State(app): State<App>| app.stats.answer()))
         .merge(health::routes(app.up.clone()))
         .fallback(async |uri: Uri| Problem::NoRoute(uri.path().to_owned()))
@@ -79,7 +78,7 @@ pub(crate) struct Success {
 #[cfg_attr(test, derive(utoipa::ToSchema))]
 #[derive(Serialize)]
 pub(crate) struct Pending {
-    #[cfg_attr(test, schema(schema_with = openapi::state))]
+    #[cfg_attr(test, schema(schema_with = crate::openapi::state))]
     state: PromiseState,
     #[serde(flatten)]
     ids: Ids,
