@@ -265,7 +265,7 @@ impl Inner {
                 let (id, request) = (child.clone(), request.clone());
                 Some(Asked::Creation { id, prepared: prepared.clone(), request })
             }
-            None => settles.then(|| Asked::Step { task: id.clone(), id: child.clone() }),
+            None => settles.then(|| Asked::Step { task: id.clone(), id: child.clone(), version }),
         };
         if is_step && !settles && self.observes() {
             self.runs.step_begun(&id, &child);

@@ -1,14 +1,21 @@
 //! How a run ends: suspended, fulfilled, rejected, released or fenced.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use opentelemetry_sdk::trace::{IdGenerator, RandomIdGenerator};
+use tokio::{task::JoinHandle, time::timeout};
 use wire::{
     Answer, AnswerBody, Operation, Pairs, Promise, PromiseState, Request, TaskState, operation::Get,
 };
 
 use super::{Answered, Inner, lost::Asked, marks::Mark};
-use crate::{attributes as key, context, run_spans::Outcome};
+use crate::{
+    attributes as key, context,
+    run_spans::{Outcome, StepOf},
+};
+
+/// How long the end of a run waits for the steps that end with it.
+const MOMENT: Duration = Duration::from_millis(200);
 
 impl Inner {
     /// `task.suspend` ends a run, unless it is answered 300.
@@ -61,7 +68,7 @@ impl Inner {
         }
         let answer = answer?;
         if let (200, Some(promise)) = (answer.status(), answer.promise()) {
-            self.settled(&id, version, promise);
+            closed(self.settled(&id, version, promise)).await;
         }
         Ok(answer)
     }
@@ -101,8 +108,14 @@ impl Inner {
         format!("{} {version}", self.instance)
     }
 
-    /// The promise of a run is settled: by this run, or by another one, or by its time-out.
-    pub(super) fn settled(self: &Arc<Self>, id: &str, version: i64, promise: &Promise) {
+    /// The promise of a run is settled: by this run, or by another one, or by its time-out. Returns the
+    /// steps that are being closed.
+    pub(super) fn settled(
+        self: &Arc<Self>,
+        id: &str,
+        version: i64,
+        promise: &Promise,
+    ) -> Vec<JoinHandle<()>> {
         // The first of several attempts may have settled it: the header tells.
         let ours = promise.value.header(key::HEADER_SETTLER) == Some(&self.settler(version));
         let outcome = match (ours, promise.state) {
@@ -122,20 +135,27 @@ impl Inner {
             promise.state,
             PromiseState::RejectedTimedout | PromiseState::RejectedCanceled
         );
-        if ours || ended {
-            self.close_steps(id, promise, (!ours).then_some(version));
-        }
+        let steps = match ours || ended {
+            true => self.close_steps(id, promise, (!ours).then_some(version)),
+            false => Vec::new(),
+        };
         self.end(id, version, outcome);
+        steps
     }
 
     /// Steps that were run here and that nobody settles any more: the function dropped them, or they
     /// ended with their flow. Something may be below them, so they get their spans. `last`: only if this
     /// was the last run of the task, because one after it has run the same step.
-    fn close_steps(self: &Arc<Self>, task: &str, promise: &Promise, last: Option<i64>) {
-        for (id, step) in self.runs.open_steps(task) {
-            let Some(note) = self.steps.find(&id) else { continue };
+    fn close_steps(
+        self: &Arc<Self>,
+        task: &str,
+        promise: &Promise,
+        last: Option<i64>,
+    ) -> Vec<JoinHandle<()>> {
+        let close = |(id, step): (String, StepOf)| {
+            let note = self.steps.find(&id)?;
             let (inner, end, task) = (self.clone(), promise.settled_at, task.to_owned());
-            tokio::spawn(async move {
+            Some(tokio::spawn(async move {
                 if let Some(version) = last
                     && inner.version_of(&task).await.is_some_and(|now| now > version)
                 {
@@ -153,8 +173,9 @@ impl Inner {
                 if let Some(spans) = inner.spans.as_ref().filter(|_| left) {
                     spans.promises.step(&step, &step_until(promise, end), note);
                 }
-            });
-        }
+            }))
+        };
+        self.runs.open_steps(task).into_iter().filter_map(close).collect()
     }
 
     /// The version of a task.
@@ -177,7 +198,7 @@ impl Inner {
             }
             let promise = found.as_ref().and_then(Answer::promise);
             if let Some(promise) = promise.filter(|promise| !promise.is_pending()) {
-                self.settled(id, version, promise);
+                closed(self.settled(id, version, promise)).await;
             }
         }
         self.end(id, version, Outcome::Fenced);
@@ -207,6 +228,18 @@ impl Inner {
         if self.runs.end(id, version, outcome) {
             self.steps.forget(id);
         }
+    }
+}
+
+/// Waits until steps are closed, for a moment: a process that drains ends once its runs have ended.
+async fn closed(steps: Vec<JoinHandle<()>>) {
+    let all = async {
+        for step in steps {
+            let _ = step.await;
+        }
+    };
+    if timeout(MOMENT, all).await.is_err() {
+        tracing::debug!("steps are closed later");
     }
 }
 

@@ -17,6 +17,7 @@ use super::{
     creations::{Prepared, created_by},
 };
 use crate::{
+    attributes as key,
     run_spans::{Outcome, StepOf},
     steps::Note,
 };
@@ -33,7 +34,7 @@ const LATE: Duration = Duration::from_secs(60);
 /// A request whose answer says what to emit.
 pub(super) enum Asked {
     Creation { id: String, prepared: Arc<Prepared>, request: Request },
-    Step { task: String, id: String },
+    Step { task: String, id: String, version: i64 },
     Fulfill { id: String, version: i64 },
     Settle { id: String, settler: String },
 }
@@ -74,8 +75,9 @@ impl Drop for UnderWay {
 enum Lost {
     /// Whether it was created by this request. The call ended at `end`.
     Creation { id: String, prepared: Arc<Prepared>, request: Request, end: SystemTime },
-    /// Whether the step was settled before `until`, when another process may have taken it over.
-    Step { id: String, step: StepOf, note: Box<Note>, until: Option<SystemTime> },
+    /// Whether `settler` settled the step; or whether it was canceled or timed out before `until`, when
+    /// another process may have taken it over.
+    Step { id: String, step: StepOf, note: Box<Note>, settler: String, until: Option<SystemTime> },
     /// Whether this run settled it.
     Fulfill { id: String, version: i64 },
     /// Whether the request with this mark settled it.
@@ -117,13 +119,14 @@ impl Inner {
                 let span = prepared.creation().is_some_and(|creation| creation.span.is_sampled());
                 span.then_some(Lost::Creation { id, prepared, request, end: now })
             }
-            Asked::Step { task, id } => {
+            Asked::Step { task, id, version } => {
+                let settler = self.settler(version);
                 let note = Box::new(self.steps.take(&id));
                 let until = self.runs.lease_end(&task);
                 self.runs
                     .step(&task, &id)
                     .filter(|step| observed(&step.context))
-                    .map(|step| Lost::Step { id, step, note, until })
+                    .map(|step| Lost::Step { id, step, note, settler, until })
             }
             Asked::Fulfill { id, version } => {
                 let run = self.runs.context(&id).filter(observed);
@@ -160,13 +163,20 @@ impl Inner {
                 let end = end.max(crate::context::time(promise.created_at));
                 self.created(&prepared, promise, end);
             }
-            (Lost::Step { step, note, until, .. }, Some(promise)) => {
-                let settled = promise.settled_at.map(crate::context::time);
-                if promise.is_step() && settled < until {
+            (Lost::Step { step, note, settler, until, .. }, Some(promise)) => {
+                let ours = match promise.state {
+                    PromiseState::Resolved | PromiseState::Rejected => {
+                        promise.value.header(key::HEADER_SETTLER) == Some(&settler)
+                    }
+                    _ => promise.settled_at.map(crate::context::time) < until,
+                };
+                if promise.is_step() && ours {
                     self.step_ended(&step, promise, *note);
                 }
             }
-            (Lost::Fulfill { id, version }, Some(promise)) => self.settled(&id, version, promise),
+            (Lost::Fulfill { id, version }, Some(promise)) => {
+                self.settled(&id, version, promise);
+            }
             (Lost::Settle { settler, .. }, Some(promise)) => {
                 self.settled_by_client(&settler, promise);
             }

@@ -189,11 +189,17 @@ async fn a_fulfil_whose_answer_is_lost_is_looked_up() {
 #[tokio::test(start_paused = true)]
 async fn a_settlement_of_a_step_whose_answer_is_lost_is_looked_up() {
     let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_millis() as i64;
-    for (state, settled_at, expected) in [
-        ("resolved", now, Some("work 1/1")),
-        // The lease has ended by then, and another process may have settled it.
-        ("resolved", now + LEASE + 1_000, None),
-        ("pending", 0, None),
+    let late = now + LEASE + 1_000;
+    for (state, settler, settled_at, expected) in [
+        ("resolved", "me 1", now, Some("work 1/1")),
+        // The answer was lost, and the lease has ended since.
+        ("resolved", "me 1", late, Some("work 1/1")),
+        // This run was released before its lease ended.
+        ("resolved", "other 2", now, None),
+        ("pending", "", 0, None),
+        // Nobody's run has settled it. Another one may have begun it once the lease has ended.
+        ("rejected_timedout", "", now, Some("work 1/1 error=timed out")),
+        ("rejected_timedout", "", late, None),
     ] {
         let rig = Rig::new(move |kind, _| match kind {
             "task.acquire" => acquired(1, json!([])),
@@ -203,6 +209,7 @@ async fn a_settlement_of_a_step_whose_answer_is_lost_is_looked_up() {
                 let mut promise = step("f.0.0", state, "me", 1);
                 if state != "pending" {
                     promise["settledAt"] = settled_at.into();
+                    promise["value"] = json!({"headers": {key::HEADER_SETTLER: settler}});
                 }
                 Reply::Answer(200, json!({"promise": promise}))
             }
@@ -215,7 +222,11 @@ async fn a_settlement_of_a_step_whose_answer_is_lost_is_looked_up() {
         tokio::time::sleep(Duration::from_secs(600)).await;
         let steps: Vec<_> =
             rig.names().into_iter().filter(|name| !name.contains(" on me")).collect();
-        assert_eq!(steps, expected.into_iter().collect::<Vec<_>>(), "{state} {settled_at}");
+        assert_eq!(
+            steps,
+            expected.into_iter().collect::<Vec<_>>(),
+            "{state} {settler} {settled_at}"
+        );
     }
 }
 

@@ -247,6 +247,7 @@ async fn what_lost_answers_hide_is_measured_once_it_is_known() {
                 let mut promise = step("f.0.0", "resolved", "me", 1);
                 promise["settledAt"] = settled.into();
                 promise["createdAt"] = (settled - 1_000).into();
+                promise["value"] = json!({"headers": {key::HEADER_SETTLER: "me 1"}});
                 Reply::Answer(200, json!({"promise": promise}))
             }
             ("promise.get", _) => {
