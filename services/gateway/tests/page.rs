@@ -51,7 +51,8 @@ async fn text(response: Response<Body>) -> String {
 /// Starts the flow `id` without waiting for it.
 async fn start(gateway: &Gateway, id: &str) {
     let request = Request::post(format!("/await-chain?id={id}&work=6s"));
-    let response = send(gateway, request.header("prefer", "respond-async")).await;
+    let response = send(gateway, request.header("prefer", "respond-async"));
+    let response = timeout(Duration::from_secs(10), response).await.expect("an answer at once");
     assert_eq!(response.status(), 202);
     assert_eq!(response.headers()["location"], format!("/flows/{id}"));
 }

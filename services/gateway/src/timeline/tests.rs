@@ -215,6 +215,21 @@ async fn a_look_at_600_steps_costs_as_little_as_one_at_three() {
 }
 
 #[tokio::test]
+async fn a_call_waits_for_a_process_only_if_it_was_seen_to() {
+    for (waited, expected) in
+        [(false, "runs: run a 0.."), (true, "runs: queue - 0..900, run a 900..")]
+    {
+        let mut rig = Rig::new("await-chain", Options::default());
+        if waited {
+            rig.task("f", "pending", 0, None);
+            assert_eq!(row(&rig.look(100).await, "f"), "waits for a process: queue - 0..");
+        }
+        rig.task("f", "acquired", 1, Some("a#1"));
+        assert_eq!(row(&rig.look(900).await, "f"), expected);
+    }
+}
+
+#[tokio::test]
 async fn many_steps_are_few_rows() {
     let mut rig = Rig::new("await-chain", work(600));
     in_step_2(&rig);
@@ -314,7 +329,7 @@ async fn the_crash_button_shows_at_once() {
     let mut rig = Rig::new("await-chain", work(3));
     in_step_2(&rig);
     rig.look(1_500).await;
-    for (instance, at) in [("b", 500), ("other", 1_600), ("b", 1_600)] {
+    for (instance, at) in [("b", 500), ("other", 1_550), ("b", 1_600)] {
         rig.crashes.push(record::Crash { instance: instance.to_owned(), at: START + at });
     }
     let view = rig.look(1_700).await;
