@@ -130,7 +130,7 @@ function holder(it) {
     return h("div", { class: "holder" }, h("p", {}, work, " on ", who), h("p", { class: "quiet" }, `${more}.${kept}`), button, h("p", { class: "error" }, pressed.get(crash) ?? ""), command);
   }
   if (expired || !lease) {
-    return h("div", { class: "holder" }, h("p", {}, "Nobody: ", work, " waits for another process of ", h("strong", {}, group)), h("p", { class: "quiet" }, `The lease of ${instance} is over.`));
+    return h("div", { class: "holder" }, h("p", {}, "Nobody: ", work, " waits for another process of ", h("strong", {}, group)), h("p", { class: "quiet" }, it.stopped ? `${instance} was stopped, and gave its work back.` : `The lease of ${instance} is over.`));
   }
   const until = h("span", { "data-until": died + lease, "data-lease": lease });
   return h("div", { class: "holder dying" }, h("p", {}, "Nobody: ", who, " is dead"), h("p", {}, "Its lease on ", work, " runs out ", until, ", then another process takes over."), h("div", { class: "lease", "aria-hidden": true }));
@@ -164,7 +164,10 @@ function nobody() {
 const dead = new Map();
 
 function bringBack() {
-  for (const it of flow.holders) if (it.died != null) dead.set(it.instance, it);
+  for (const it of flow.holders) {
+    if (it.died == null) dead.delete(it.instance);
+    else dead.set(it.instance, it);
+  }
   const lines = [...dead.values()].filter(({ start }) => start);
   find("back").hidden = lines.length === 0;
   update(find("back").querySelector("div"), lines.map(({ instance, start }) => h("p", {}, `${instance}: `, code(start))));

@@ -308,20 +308,27 @@ async fn a_takeover_that_nobody_watched() {
 
 #[tokio::test]
 async fn a_run_that_was_released_has_not_died() {
-    let mut rig = Rig::new("await-chain", work(3));
-    in_step_2(&rig);
-    rig.promise(&resonate_otel::released_mark("f.0", 1), -START, json!({}));
-    ended(&rig, 2);
-    let view = rig.look(10_000).await;
-    assert_eq!(view["takeovers"], 0);
-    assert_eq!(
-        row(&view, "f.0.1"),
-        "✓ ran again: run b 1030..1030, queue b 1030..4090, run b2 4090..5100"
-    );
-    assert!(
-        story(&view)
-            .contains(&"1030 b was stopped in step 2 of 3, and gave its work back".to_owned())
-    );
+    for (watched, released) in [(true, 1_600), (false, 1_030)] {
+        let mut rig = Rig::new("await-chain", work(3));
+        in_step_2(&rig);
+        rig.promise(&resonate_otel::released_mark("f.0", 1), -START, json!({}));
+        if watched {
+            rig.look(1_500).await;
+            rig.task("f.0", "pending", 1, None);
+            let view = rig.look(1_600).await;
+            assert_eq!(view["holders"][0]["stopped"], true);
+            assert_eq!(row(&view, "f.0.1"), "interrupted: run b 1030..1600, queue b 1600..");
+        }
+        ended(&rig, 2);
+        let view = rig.look(10_000).await;
+        assert_eq!(view["takeovers"], 0);
+        let expected = format!(
+            "✓ ran again: run b 1030..{released}, queue b {released}..4090, run b2 4090..5100"
+        );
+        assert_eq!(row(&view, "f.0.1"), expected);
+        let line = format!("{released} b was stopped in step 2 of 3, and gave its work back");
+        assert!(story(&view).contains(&line), "{view}");
+    }
 }
 
 #[tokio::test]
