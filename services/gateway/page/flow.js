@@ -219,6 +219,8 @@ let source = null;
 let last = "";
 let heard = 0;
 let timer = 0;
+/** How often in a row the gateway answered, but sent no events: too many pages are open. */
+let refused = 0;
 
 /** Listens to the gateway. It sends the state only if this page does not have it yet. */
 function listen() {
@@ -230,6 +232,7 @@ function listen() {
   source.addEventListener("ping", () => (heard = Date.now()));
   source.addEventListener("state", (event) => {
     heard = Date.now();
+    refused = 0;
     last = event.lastEventId;
     const first = flow === null;
     const { now: theirs, state } = JSON.parse(event.data);
@@ -251,9 +254,10 @@ async function lost() {
   source?.close();
   source = null;
   try {
-    const answer = await ask(path);
-    connected(true);
-    if (answer) timer = setTimeout(listen, 200);
+    await ask(path);
+    refused += 1;
+    connected(refused < 3, refused < 3 ? undefined : "the gateway is busy; trying again");
+    timer = setTimeout(listen, Math.min(200 * 2 ** refused, 10_000));
   } catch (error) {
     if (error.status === 404) {
       find("about").textContent = "There is no such flow.";
