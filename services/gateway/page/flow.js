@@ -130,7 +130,7 @@ function holder(it) {
     return h("div", { class: "holder" }, h("p", {}, work, " on ", who), h("p", { class: "quiet" }, `${more}.${kept}`), button, h("p", { class: "error" }, pressed.get(crash) ?? ""), command);
   }
   if (expired || !lease) {
-    return h("div", { class: "holder" }, h("p", {}, "Nobody: ", work, " waits for another process of ", h("strong", {}, group)), h("p", { class: "quiet" }, `The lease of ${instance} is over.`));
+    return h("div", { class: "holder" }, h("p", {}, "Nobody: ", work, " waits for another process of ", h("strong", {}, group)), h("p", { class: "quiet" }, it.stopped ? `${instance} was stopped, and gave its work back.` : `The lease of ${instance} is over.`));
   }
   const until = h("span", { "data-until": died + lease, "data-lease": lease });
   return h("div", { class: "holder dying" }, h("p", {}, "Nobody: ", who, " is dead"), h("p", {}, "Its lease on ", work, " runs out ", until, ", then another process takes over."), h("div", { class: "lease", "aria-hidden": true }));
@@ -164,7 +164,10 @@ function nobody() {
 const dead = new Map();
 
 function bringBack() {
-  for (const it of flow.holders) if (it.died != null) dead.set(it.instance, it);
+  for (const it of flow.holders) {
+    if (it.died == null) dead.delete(it.instance);
+    else dead.set(it.instance, it);
+  }
   const lines = [...dead.values()].filter(({ start }) => start);
   find("back").hidden = lines.length === 0;
   update(find("back").querySelector("div"), lines.map(({ instance, start }) => h("p", {}, `${instance}: `, code(start))));
@@ -216,6 +219,8 @@ let source = null;
 let last = "";
 let heard = 0;
 let timer = 0;
+/** How often in a row the gateway answered, but sent no events: too many pages are open. */
+let refused = 0;
 
 /** Listens to the gateway. It sends the state only if this page does not have it yet. */
 function listen() {
@@ -227,6 +232,7 @@ function listen() {
   source.addEventListener("ping", () => (heard = Date.now()));
   source.addEventListener("state", (event) => {
     heard = Date.now();
+    refused = 0;
     last = event.lastEventId;
     const first = flow === null;
     const { now: theirs, state } = JSON.parse(event.data);
@@ -248,9 +254,10 @@ async function lost() {
   source?.close();
   source = null;
   try {
-    const answer = await ask(path);
-    connected(true);
-    if (answer) timer = setTimeout(listen, 200);
+    await ask(path);
+    refused += 1;
+    connected(refused < 3, refused < 3 ? undefined : "the gateway is busy; trying again");
+    timer = setTimeout(listen, Math.min(200 * 2 ** refused, 10_000));
   } catch (error) {
     if (error.status === 404) {
       find("about").textContent = "There is no such flow.";

@@ -166,7 +166,7 @@ async function load() {
   const chart = svg("svg", { viewBox: "0 0 600 40", class: "rate", preserveAspectRatio: "none", "aria-hidden": true }, ...takeovers, svg("polyline", { points: points.join(" ") }));
   // The last slot is not over yet.
   const now = sum("started", slots.slice(-4, -1)) / 3 / length;
-  section.querySelector("p").textContent = `${sum("started")} flows, ${now.toFixed(1)} a second now, ${most.toFixed(1)} at most. ${sum("failed")} failed. Takeovers, the lines: ${sum("takeovers")}.`;
+  section.querySelector("p").textContent = `Flows started: ${sum("started")}; ${now.toFixed(1)} a second now, ${most.toFixed(1)} at most. Failed: ${sum("failed")}. Takeovers, the lines: ${sum("takeovers")}.`;
   section.querySelector("svg")?.remove();
   section.append(chart);
 }

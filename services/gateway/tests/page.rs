@@ -19,12 +19,17 @@ const BROWSER: &str = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*
 
 /// A gateway on an embedded server that no service is connected to, so that each flow stays pending.
 async fn gateway() -> Gateway {
+    gateway_with(&[]).await
+}
+
+/// The same with these options.
+async fn gateway_with(options: &[&str]) -> Gateway {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let server = format!("http://{}", listener.local_addr().unwrap());
     let config = embedded_server::Config::default();
     tokio::spawn(embedded_server::run(listener, config, std::future::pending()));
     let command = Settings::augment_args(clap::Command::new("gateway"));
-    let matches = command.get_matches_from(["gateway", "--server", &server]);
+    let matches = command.get_matches_from([&["gateway", "--server", &server], options].concat());
     let settings = Settings::from_arg_matches(&matches).unwrap();
     let identity = Identity {
         name: gateway::GROUP.to_owned(),
@@ -51,7 +56,8 @@ async fn text(response: Response<Body>) -> String {
 /// Starts the flow `id` without waiting for it.
 async fn start(gateway: &Gateway, id: &str) {
     let request = Request::post(format!("/await-chain?id={id}&work=6s"));
-    let response = send(gateway, request.header("prefer", "respond-async")).await;
+    let response = send(gateway, request.header("prefer", "respond-async"));
+    let response = timeout(Duration::from_secs(10), response).await.expect("an answer at once");
     assert_eq!(response.status(), 202);
     assert_eq!(response.headers()["location"], format!("/flows/{id}"));
 }
@@ -161,6 +167,27 @@ async fn events_begin_with_the_state_unless_the_client_has_it() {
     let response = send(&gateway, Request::get("/flows/unknown/events")).await;
     assert_eq!(response.status(), 404);
     assert_eq!(response.headers()["content-type"], "application/problem+json");
+}
+
+#[tokio::test]
+async fn the_number_of_viewers_is_bounded() {
+    let gateway = gateway_with(&["--max-connections", "16"]).await;
+    start(&gateway, "x").await;
+    let look = || send(&gateway, Request::get("/flows/x/events"));
+    let mut viewers = Vec::new();
+    let refused = loop {
+        let response = look().await;
+        if response.status() != 200 {
+            break response;
+        }
+        viewers.push(response);
+        assert!(viewers.len() < 16, "as many as there are connections");
+    };
+    assert_eq!((refused.status().as_u16(), viewers.len()), (503, 7));
+    viewers.pop();
+    assert_eq!(look().await.status(), 200);
+    // There is room for other requests.
+    start(&gateway, "y").await;
 }
 
 #[tokio::test]

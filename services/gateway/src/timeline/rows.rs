@@ -215,7 +215,10 @@ fn tail(record: &Record, at: i64, evidence: &Evidence, all: &mut Vec<Segment>) {
         Kind::Run => (Kind::Run, who.or_else(|| last_runner(all))),
         _ => (kind, None),
     };
-    let since = seen.map_or(at, |seen| seen.at).max(at);
+    // It waited for a process if it was seen to.
+    let mut before = evidence.seen.iter().rev().skip(1);
+    let queued = before.next().is_some_and(|seen| seen.state == TaskState::Pending);
+    let since = seen.filter(|_| queued).map_or(at, |seen| seen.at).max(at);
     if since > at && kind == Kind::Run {
         push(all, Segment { kind: Kind::Queue, who: None, from: at, to: Some(since) });
     }

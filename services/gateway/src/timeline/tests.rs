@@ -1,5 +1,8 @@
 //! Flows as a server tells them.
 
+mod takeovers;
+mod viewers;
+
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex},
@@ -215,6 +218,21 @@ async fn a_look_at_600_steps_costs_as_little_as_one_at_three() {
 }
 
 #[tokio::test]
+async fn a_call_waits_for_a_process_only_if_it_was_seen_to() {
+    for (waited, expected) in
+        [(false, "runs: run a 0.."), (true, "runs: queue - 0..900, run a 900..")]
+    {
+        let mut rig = Rig::new("await-chain", Options::default());
+        if waited {
+            rig.task("f", "pending", 0, None);
+            assert_eq!(row(&rig.look(100).await, "f"), "waits for a process: queue - 0..");
+        }
+        rig.task("f", "acquired", 1, Some("a#1"));
+        assert_eq!(row(&rig.look(900).await, "f"), expected);
+    }
+}
+
+#[tokio::test]
 async fn many_steps_are_few_rows() {
     let mut rig = Rig::new("await-chain", work(600));
     in_step_2(&rig);
@@ -230,105 +248,6 @@ async fn many_steps_are_few_rows() {
     assert_eq!(names[2..7], steps);
     assert_eq!(names[7..], ["work 302/600", "work 303–600", "baz"]);
     assert!(view.to_string().len() < 4_000, "{}", view.to_string().len());
-}
-
-#[tokio::test]
-async fn a_takeover_that_somebody_watched() {
-    let mut rig = Rig::new("await-chain", work(3));
-    in_step_2(&rig);
-    let view = rig.look(1_500).await;
-    let work = "waits for bar: run a 0..10, wait - 10..";
-    assert_eq!(row(&view, "f"), work);
-    assert_eq!(row(&view, "f.0"), "runs: run b 10..");
-    assert_eq!(view["holders"][0]["instance"], "b");
-    assert_eq!(view["holders"][0]["step"], "work 2/3");
-    assert_eq!(view["holders"][0]["lease"], 3_000);
-
-    // The lease is over: its last heartbeat was a lease before.
-    rig.task("f.0", "pending", 1, None);
-    let view = rig.look(4_000).await;
-    assert_eq!(row(&view, "f.0.1"), "interrupted: run b 1030..1030, lost b 1030..");
-    assert_eq!(row(&view, "f.0"), "nobody runs it: run b 10..1030, lost b 1030..");
-    assert_eq!(
-        (&view["holders"][0]["died"], &view["holders"][0]["expired"]),
-        (&json!(1_030), &json!(true))
-    );
-
-    rig.task("f.0", "acquired", 2, Some("b2#2-y@host"));
-    let view = rig.look(4_100).await;
-    let again = "runs again: run b 1030..1030, lost b 1030..4100, run b2 4100..";
-    assert_eq!(row(&view, "f.0.1"), again);
-    assert_eq!(view["holders"][0]["instance"], "b2");
-    assert_eq!(view["takeovers"], 1);
-
-    // The process itself knows better when it began.
-    ended(&rig, 2);
-    let view = rig.look(6_200).await;
-    let again = "✓ ran again: run b 1030..1030, lost b 1030..4090, run b2 4090..5100";
-    assert_eq!(row(&view, "f.0.1"), again);
-    assert_eq!(
-        story(&view),
-        [
-            "0 foo started on a",
-            "10 bar started on b",
-            "1030 Last sign of life of b, in step 2 of 3",
-            "4090 Its lease ran out. b2 took over with step 2 of 3; step 1 is stored and did not run again",
-            "6120 baz started on c",
-            "6150 The answer is 3",
-        ]
-    );
-}
-
-#[tokio::test]
-async fn a_takeover_that_nobody_watched() {
-    let mut rig = Rig::new("await-chain", work(3));
-    in_step_2(&rig);
-    ended(&rig, 2);
-    let view = rig.look(10_000).await;
-    let again = "✓ ran again: run b 1030..1030, lost b 1030..4090, run b2 4090..5100";
-    assert_eq!(row(&view, "f.0.1"), again);
-    assert_eq!(view["marks"][1], json!({"at": 4_090, "kind": "takeover", "text": "takeover"}));
-    assert!(view["complete"].as_bool().unwrap());
-}
-
-#[tokio::test]
-async fn a_run_that_was_released_has_not_died() {
-    let mut rig = Rig::new("await-chain", work(3));
-    in_step_2(&rig);
-    rig.promise(&resonate_otel::released_mark("f.0", 1), -START, json!({}));
-    ended(&rig, 2);
-    let view = rig.look(10_000).await;
-    assert_eq!(view["takeovers"], 0);
-    assert_eq!(
-        row(&view, "f.0.1"),
-        "✓ ran again: run b 1030..1030, queue b 1030..4090, run b2 4090..5100"
-    );
-    assert!(
-        story(&view)
-            .contains(&"1030 b was stopped in step 2 of 3, and gave its work back".to_owned())
-    );
-}
-
-#[tokio::test]
-async fn the_crash_button_shows_at_once() {
-    let mut rig = Rig::new("await-chain", work(3));
-    in_step_2(&rig);
-    rig.look(1_500).await;
-    for (instance, at) in [("b", 500), ("other", 1_600), ("b", 1_600)] {
-        rig.crashes.push(record::Crash { instance: instance.to_owned(), at: START + at });
-    }
-    let view = rig.look(1_700).await;
-    assert_eq!(row(&view, "f.0.1"), "interrupted: run b 1030..1600, lost b 1600..");
-    let holder = &view["holders"][0];
-    assert_eq!((&holder["died"], &holder["expired"]), (&json!(1_600), &json!(false)));
-    assert_eq!(holder["lease"], 3_000);
-    rig.task("f.0", "pending", 1, None);
-    rig.look(4_000).await;
-    ended(&rig, 2);
-    let view = rig.look(6_200).await;
-    let again = "✓ ran again: run b 1030..1600, lost b 1600..4090, run b2 4090..5100";
-    assert_eq!(row(&view, "f.0.1"), again);
-    assert!(story(&view).contains(&"1600 b was crashed in step 2 of 3".to_owned()), "{view}");
 }
 
 #[tokio::test]
@@ -397,61 +316,4 @@ async fn a_detached_flow_ends_with_its_last_function() {
     assert_eq!(view["ended"], 60);
     let text = "10 qux started quz and does not wait; it runs on e";
     assert!(story(&view).contains(&text.to_owned()), "{view}");
-}
-
-/// The states that a viewer gets until there is nothing new.
-async fn next(viewer: &mut Viewer) -> (String, Value) {
-    match viewer.next().await {
-        Some(Published::State { id, json, .. }) => {
-            (id.to_string(), serde_json::from_str(&json).unwrap())
-        }
-        other => panic!("{other:?}"),
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn many_viewers_cost_the_server_what_one_does_and_none_cost_nothing() {
-    let mut costs = Vec::new();
-    for count in [1, 20] {
-        let rig = Rig::new("await-chain", work(3));
-        in_step_2(&rig);
-        let watchers = Watchers::new(
-            Client::new(Arc::new(rig.server.clone())),
-            Arc::new(settings()),
-            Stats::default(),
-        );
-        let mut viewers: Vec<_> = (0..count).map(|_| watchers.watch("f").unwrap()).collect();
-        let (id, _) = next(&mut viewers[0]).await;
-        let before = rig.requests();
-        tokio::time::sleep(Duration::from_secs(5)).await;
-        costs.push(rig.requests() - before);
-
-        drop(viewers);
-        let before = rig.requests();
-        tokio::time::sleep(Duration::from_secs(10)).await;
-        assert!(rig.requests() - before <= 2, "nobody looks");
-        // Whoever comes back soon gets the same state.
-        let mut viewer = watchers.watch("f").unwrap();
-        assert_eq!(next(&mut viewer).await.0, id);
-        rig.settled("f.0.1", 2_030, ("b", 1), json!(null));
-        assert!(viewer.changed().await);
-        assert_ne!(next(&mut viewer).await.0, id);
-    }
-    assert_eq!(costs[0], costs[1]);
-    assert!(costs[0] > 10, "{costs:?}");
-}
-
-#[tokio::test(start_paused = true)]
-async fn an_unknown_flow_is_not_watched() {
-    let rig = Rig::new("await-chain", Options::default());
-    let watchers = Watchers::new(
-        Client::new(Arc::new(rig.server.clone())),
-        Arc::new(settings()),
-        Stats::default(),
-    );
-    let mut viewer = watchers.watch("nobody").unwrap();
-    assert!(matches!(viewer.next().await, Some(Published::Unknown)));
-    let before = rig.requests();
-    tokio::time::sleep(Duration::from_secs(5)).await;
-    assert_eq!(rig.requests(), before);
 }

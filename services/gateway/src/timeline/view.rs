@@ -71,6 +71,8 @@ pub struct Holder {
     died: Option<i64>,
     /// Its lease is over, and the task waits for another process.
     expired: bool,
+    /// It was told to stop, and gave the task back.
+    stopped: bool,
 }
 
 /// The flow as it is drawn.
@@ -163,5 +165,6 @@ fn holder(call: &Call, evidence: &Evidence, drawn: &Drawn, settings: &Settings) 
         step: running.map(|point| point.checkpoint.name()),
         died: dead.map(|dead| dead.gap.from),
         expired: dead.is_some_and(|dead| dead.gap.expired.is_some()),
+        stopped: dead.is_some_and(|dead| dead.gap.why == Why::Released),
     })
 }

@@ -1,0 +1,60 @@
+//! Those who look at a flow.
+
+use super::*;
+
+/// The states that a viewer gets until there is nothing new.
+async fn next(viewer: &mut Viewer) -> (String, Value) {
+    match viewer.next().await {
+        Some(Published::State { id, json, .. }) => {
+            (id.to_string(), serde_json::from_str(&json).unwrap())
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_viewers_cost_the_server_what_one_does_and_none_cost_nothing() {
+    let mut costs = Vec::new();
+    for count in [1, 20] {
+        let rig = Rig::new("await-chain", work(3));
+        in_step_2(&rig);
+        let watchers = Watchers::new(
+            Client::new(Arc::new(rig.server.clone())),
+            Arc::new(settings()),
+            Stats::default(),
+        );
+        let mut viewers: Vec<_> = (0..count).map(|_| watchers.watch("f").unwrap()).collect();
+        let (id, _) = next(&mut viewers[0]).await;
+        let before = rig.requests();
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        costs.push(rig.requests() - before);
+
+        drop(viewers);
+        let before = rig.requests();
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        assert!(rig.requests() - before <= 2, "nobody looks");
+        // Whoever comes back soon gets the same state.
+        let mut viewer = watchers.watch("f").unwrap();
+        assert_eq!(next(&mut viewer).await.0, id);
+        rig.settled("f.0.1", 2_030, ("b", 1), json!(null));
+        assert!(viewer.changed().await);
+        assert_ne!(next(&mut viewer).await.0, id);
+    }
+    assert_eq!(costs[0], costs[1]);
+    assert!(costs[0] > 10, "{costs:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unknown_flow_is_not_watched() {
+    let rig = Rig::new("await-chain", Options::default());
+    let watchers = Watchers::new(
+        Client::new(Arc::new(rig.server.clone())),
+        Arc::new(settings()),
+        Stats::default(),
+    );
+    let mut viewer = watchers.watch("nobody").unwrap();
+    assert!(matches!(viewer.next().await, Some(Published::Unknown)));
+    let before = rig.requests();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(rig.requests(), before);
+}
