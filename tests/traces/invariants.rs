@@ -16,8 +16,11 @@ pub struct Kill {
     pub at: SystemTime,
 }
 
-/// A span is due at the collector within this time of its end. A busy machine gets the allowance.
-const EXPORT: Duration = Duration::from_secs(1);
+/// Every span is at the collector by then, counted from its end. Most are within half a second; a busy
+/// machine takes longer, and a settlement whose answer is lost is known only after a repeat.
+const ARRIVED: Duration = Duration::from_secs(6);
+
+/// What a busy machine gets.
 const ALLOWANCE: Duration = Duration::from_millis(1_500);
 
 /// A run has its first lease span after this time.
@@ -78,7 +81,7 @@ pub fn broken(spans: &[Span], log: &Log, kills: &[Kill]) -> Vec<String> {
         identity(span, &mut check);
         if span.end <= span.arrived {
             let delay = span.delay();
-            check(delay < EXPORT + ALLOWANCE, &format!("it arrived {delay:?} after its end"), span);
+            check(delay < ARRIVED, &format!("it arrived {delay:?} after its end"), span);
         } else {
             check(span.name.starts_with("sleep "), "it ends after its arrival", span);
         }
