@@ -3,6 +3,7 @@
 //! | part | what it knows |
 //! | --- | --- |
 //! | `acquire` | what happens before a run begins: room, drain, lost answers, tasks that cannot run |
+//! | `drain` | how a process that stops ends its runs |
 //! | `hand_over` | how a call reaches the first process of its group |
 //! | `in_place` | how a run waits for its calls without being suspended |
 //! | `heartbeats` | how leases are renewed |
@@ -14,6 +15,7 @@
 
 mod acquire;
 mod changed;
+mod drain;
 mod hand_over;
 mod heartbeats;
 mod in_place;
@@ -24,7 +26,6 @@ use std::{
     time::Duration,
 };
 
-use futures_util::future::join_all;
 use resonate_otel::Metrics;
 use serde_json::json;
 use tokio::{
@@ -35,7 +36,7 @@ use wire::{
     Answer, AnswerBody, Exchange, ExchangeError, Operation, Promise, PromiseState, PromiseValue,
     Request, call,
     envelope::Action,
-    operation::{FencedAction, Get, PromiseSettle, SettleState, TaskFulfill, TaskRef},
+    operation::{FencedAction, Get, PromiseSettle, SettleState, TaskFulfill},
     tag,
 };
 
@@ -57,10 +58,6 @@ const RELEASES: u32 = 5;
 
 /// A request that is not answered for this many leases, while heartbeats are, costs its run.
 const UNANSWERED_LEASES: u32 = 3;
-
-/// How long a drain that has reached its deadline waits for the answers to its releases. A server that
-/// is well needs milliseconds, and whoever stops this process may kill it soon after the deadline.
-const LAST_RELEASE: Duration = Duration::from_millis(500);
 
 type Answered = Result<Answer, ExchangeError>;
 
@@ -147,12 +144,6 @@ impl Runs {
         &self.settlements
     }
 
-    /// Waits until this process is told to stop.
-    async fn draining(&self) {
-        // It fails only if the sender, which `self` holds, is gone.
-        let _ = self.draining.subscribe().wait_for(|draining| *draining).await;
-    }
-
     /// Takes the tasks whose runs were lost because the server was unreachable, as (id, version).
     /// The server's own message for such a task may have been sent while this process was cut off,
     /// and comes again after the server's retry time-out only, so they are worth asking for.
@@ -163,40 +154,6 @@ impl Runs {
     /// The task that another process passes on to this one by this message.
     pub fn handed_over<'a>(&self, message: &'a str) -> Option<&'a str> {
         self.hand_over.as_ref()?.task_of(message)
-    }
-
-    /// Lets each running step end, and waits until every run has ended or was released. Runs that
-    /// are left after `NODE_DRAIN` are released in the middle of a step.
-    pub async fn drain(&self) {
-        self.draining.send_replace(true);
-        if timeout(self.drain, self.leases.wait_for_end()).await.is_ok() {
-            return;
-        }
-        let release = async |(id, version): (String, i64)| {
-            tracing::warn!(
-                promise = id,
-                version,
-                "drain deadline reached: released in the middle of a step, which will run again"
-            );
-            self.leases.abandon(&id, version, Abandoned::Fenced);
-            // One attempt: the process is about to end, and the lease ends anyway.
-            self.release_task(&id, version, Some(Instant::now())).await;
-        };
-        let releases = join_all(self.leases.all().into_iter().map(release));
-        if timeout(LAST_RELEASE, releases).await.is_err() {
-            tracing::warn!("no answer to the last releases; the leases will expire");
-        }
-    }
-
-    /// Releases a task on the runtime's own account. `until`: see [`Request::until`].
-    async fn release_task(&self, id: &str, version: i64, until: Option<Instant>) {
-        let mut request = Request::new("task.release", &TaskRef { id: id.into(), version });
-        if let Some(until) = until {
-            request = request.until(until);
-        }
-        if let Err(error) = self.next.exchange(request).await {
-            tracing::warn!(promise = id, version, %error, "release failed; the lease will expire");
-        }
     }
 
     /// Settles a promise that no process can run: its task would come back at once, again and again.

@@ -9,8 +9,7 @@ use std::sync::atomic::Ordering;
 
 use serde_json::Value;
 use wire::{
-    PromiseState,
-    operation::{RegisterCallback, TaskAcquire, TaskHeartbeat, TaskSuspend},
+    operation::{RegisterCallback, TaskAcquire, TaskHeartbeat, TaskRef, TaskSuspend},
     scripted::{Reply, Scripted},
 };
 

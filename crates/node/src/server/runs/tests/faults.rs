@@ -170,7 +170,7 @@ async fn a_drain_ends_soon_after_its_deadline_although_nothing_answers() {
     (0..MAX_RUNS).for_each(|n| runs.leases.begin(&n.to_string(), 1, Instant::now(), LEASE));
     let start = Instant::now();
     runs.drain().await;
-    assert_eq!(start.elapsed(), DRAIN + LAST_RELEASE);
+    assert_eq!(start.elapsed(), DRAIN + drain::LAST_RELEASE);
     assert_eq!(server.kinds(), ["task.release"; MAX_RUNS]);
 }
 

@@ -1,5 +1,6 @@
 //! A process of group `g` gets a fresh task, and hands it over to the first process, `g`.
 
+use futures_util::future::join_all;
 use wire::{Address, tag};
 
 use super::*;
