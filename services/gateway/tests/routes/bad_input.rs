@@ -1,6 +1,5 @@
 //! Whatever a client sends: a fitting status, an error in the format of RFC 9457, and never a
 //! panic, a hang, or a 500.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{sync::LazyLock, time::Duration};
 
@@ -8,12 +7,10 @@ use axum::{
     body::{Body, Bytes},
     http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri},
 };
-use clap::{Args, FromArgMatches};
 use futures_util::stream;
-use gateway::{Gateway, Settings};
+use gateway::Gateway;
 use node::connections::{self, Limits};
 use proptest::{collection::vec, prelude::*, sample::select};
-use resonate_otel::{Identity, Telemetry};
 use serde_json::Value;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -22,6 +19,8 @@ use tokio::{
     time::timeout,
 };
 use tower::ServiceExt;
+
+use crate::gateway_with;
 
 /// The largest body that is read.
 const LARGEST_BODY: usize = 16 * 1024;
@@ -38,26 +37,7 @@ struct Tested {
 
 static TESTED: LazyLock<Tested> = LazyLock::new(|| {
     let runtime = Runtime::new().unwrap();
-    let gateway = runtime.block_on(async {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let server = format!("http://{}", listener.local_addr().unwrap());
-        let config = embedded_server::Config::default();
-        tokio::spawn(embedded_server::run(listener, config, std::future::pending()));
-        let command = Settings::augment_args(clap::Command::new("gateway"));
-        let matches = command.get_matches_from(["gateway", "--server", &server, "--await", "5ms"]);
-        let settings = Settings::from_arg_matches(&matches).unwrap();
-        let identity = Identity {
-            name: gateway::GROUP.to_owned(),
-            instance: gateway::GROUP.to_owned(),
-            namespace: flows::NAMESPACE.to_owned(),
-            version: "test".to_owned(),
-        };
-        let transport = node::server::http(&settings.node).unwrap();
-        let telemetry = Telemetry::start(identity).unwrap();
-        let mut gateway = Gateway::connect(settings, transport, &telemetry);
-        gateway.up.wait_for(|up| *up).await.unwrap();
-        gateway
-    });
+    let gateway = runtime.block_on(gateway_with(&["--await", "5ms"]));
     Tested { runtime, gateway }
 });
 

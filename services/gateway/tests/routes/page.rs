@@ -1,5 +1,4 @@
 //! What a browser gets: pages, their files and headers, and the events of a flow.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::time::Duration;
 
@@ -7,41 +6,18 @@ use axum::{
     body::Body,
     http::{Request, Response},
 };
-use clap::{Args, FromArgMatches};
 use futures_util::StreamExt;
-use gateway::{Gateway, Settings};
-use resonate_otel::{Identity, Telemetry};
+use gateway::Gateway;
 use serde_json::Value;
-use tokio::{net::TcpListener, time::timeout};
+use tokio::time::timeout;
 use tower::ServiceExt;
+
+use crate::gateway_with;
 
 const BROWSER: &str = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
 
-/// A gateway on an embedded server that no service is connected to, so that each flow stays pending.
 async fn gateway() -> Gateway {
     gateway_with(&[]).await
-}
-
-/// The same with these options.
-async fn gateway_with(options: &[&str]) -> Gateway {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let server = format!("http://{}", listener.local_addr().unwrap());
-    let config = embedded_server::Config::default();
-    tokio::spawn(embedded_server::run(listener, config, std::future::pending()));
-    let command = Settings::augment_args(clap::Command::new("gateway"));
-    let matches = command.get_matches_from([&["gateway", "--server", &server], options].concat());
-    let settings = Settings::from_arg_matches(&matches).unwrap();
-    let identity = Identity {
-        name: gateway::GROUP.to_owned(),
-        instance: gateway::GROUP.to_owned(),
-        namespace: flows::NAMESPACE.to_owned(),
-        version: "test".to_owned(),
-    };
-    let transport = node::server::http(&settings.node).unwrap();
-    let telemetry = Telemetry::start(identity).unwrap();
-    let mut gateway = Gateway::connect(settings, transport, &telemetry);
-    gateway.up.wait_for(|up| *up).await.unwrap();
-    gateway
 }
 
 async fn send(gateway: &Gateway, request: axum::http::request::Builder) -> Response<Body> {
