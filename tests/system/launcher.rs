@@ -69,7 +69,7 @@ async fn three_replicas_are_ready_and_known_by_their_names() {
 async fn a_server_that_nobody_runs_is_waited_for_aloud_until_ctrl_c() {
     let log = Log::new();
     let url = format!("http://127.0.0.1:{}", free_port());
-    let arguments = ["--port", "0", "--replicas", "1", "--server", &url];
+    let arguments = ["--port", "0", "--replicas", "1", "--server", &url, "--no-jaeger"];
     let mut launcher = Process::start(&mut async_rpc(&arguments, &[]), &log);
     let progress = format!("(Resonate Server: {url})");
     let line = log.line("a line of progress", |line| line.text.ends_with(&progress)).await.text;
