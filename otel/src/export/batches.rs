@@ -23,8 +23,9 @@ use opentelemetry_sdk::{
 use super::{Answer, Counts, Sender, losses::Log};
 use crate::attributes as key;
 
-/// Time between two exports, if spans wait that others have as their parent. An export costs about as
-/// much as a quarter of a call, so it is longer the more spans the last batch had.
+/// Time between two exports, if spans wait that others have as their parent: the first value, and more
+/// for each span of the last batch. An export costs about a quarter of a millisecond of CPU, so a busy
+/// process makes fewer of them.
 const PARENTS: Duration = Duration::from_millis(50);
 const PARENTS_PER_SPAN: Duration = Duration::from_millis(3);
 const PARENTS_AT_MOST: Duration = Duration::from_millis(200);
