@@ -162,7 +162,7 @@ async fn a_crash_is_seen_from_the_button_to_the_answer() {
         .await;
     browser.screenshots("crash", 1_000).await;
 
-    // Whoever looks later sees the same, but for the moment of the crash.
+    // A later look shows the same, but for the moment of the crash.
     browser.run("history.replaceState(null, '', '/flows/crash-1')").await;
     browser.open(&format!("http://{}/flows/crash-1", system.gateway)).await;
     state(&browser, "3").await;

@@ -130,7 +130,7 @@ impl Crasher {
     }
 
     async fn crash(&mut self, holder: Holder) {
-        // Whoever does not die is frozen, busy or gone.
+        // A process that does not die is frozen, busy or gone.
         if self.client.crash(&holder.route).await != Some(StatusCode::OK) {
             return;
         }

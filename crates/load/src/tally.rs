@@ -42,7 +42,7 @@ pub struct Counts {
     pub crashes: u64,
     /// From a crash to the takeover, as seen from here. In microseconds.
     pub takeovers: Latency,
-    /// What was wrong or lost, for a person: the first ones.
+    /// The first flows that were wrong or lost, each as a line of text.
     pub problems: Vec<String>,
 }
 
@@ -170,7 +170,7 @@ impl Tally {
 
     /// A flow has ended.
     pub fn ended(&self, plan: &Plan, end: End) {
-        // Whoever ends it first counts.
+        // The first end counts.
         if self.lock_open().remove(&plan.id).is_none() {
             return;
         }

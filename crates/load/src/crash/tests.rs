@@ -19,7 +19,7 @@ use crate::{
     summary::Summary,
 };
 
-/// A service of two processes. Whoever looks at a flow sees that `service-e` holds it, and after a crash
+/// A service of two processes. A look at a flow shows that `service-e` holds it, and after a crash
 /// and some more looks, that `service-e-replica` does.
 #[derive(Default)]
 struct Service {

@@ -182,7 +182,7 @@ impl Watchers {
                     continue;
                 }
                 Next::Give(published) => {
-                    // Whoever asks again gets a new watcher.
+                    // The next request gets a new watcher.
                     self.flows().remove(&id);
                     watched.published.send_replace(Some(published));
                     return;

@@ -33,7 +33,7 @@ async fn many_viewers_cost_the_server_what_one_does_and_none_cost_nothing() {
         let before = rig.requests();
         tokio::time::sleep(Duration::from_secs(10)).await;
         assert!(rig.requests() - before <= 2, "nobody looks");
-        // Whoever comes back soon gets the same state.
+        // A client that comes back soon gets the same state.
         let mut viewer = watchers.watch("f").unwrap();
         assert_eq!(next(&mut viewer).await.0, id);
         rig.settled("f.0.1", 2_030, ("b", 1), json!(null));
