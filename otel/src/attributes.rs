@@ -1,6 +1,9 @@
 //! Names of the attributes, events, headers and log targets that this crate writes.
 
+use std::sync::Arc;
+
 use opentelemetry::KeyValue;
+use wire::Promise;
 
 /// Id of the durable promise that a span is about.
 pub const PROMISE_ID: &str = "resonate.promise.id";
@@ -91,20 +94,45 @@ pub const HEADER_FAILURES: &str = "resonate-otel-failures";
 /// The `tracing` target of the spans of single requests to the Resonate Server.
 pub(crate) const REQUEST_TARGET: &str = "resonate_otel::request";
 
+/// What an observation is about. Clones share the names: each span and each measurement has them.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Subject {
+    pub function: Option<Arc<str>>,
+    pub group: Option<Arc<str>>,
+}
+
+impl Subject {
+    pub fn of(promise: &Promise) -> Self {
+        Self { function: promise.function().map(Arc::from), group: promise.group().map(Arc::from) }
+    }
+
+    /// The attributes of a span about `promise`.
+    pub fn attributes(&self, promise: Arc<str>) -> impl Iterator<Item = KeyValue> + use<> {
+        let Self { function, group } = self.clone();
+        [
+            Some(KeyValue::new(PROMISE_ID, promise)),
+            function.map(|function| KeyValue::new(FUNCTION, function)),
+            group.map(|group| KeyValue::new(GROUP, group)),
+        ]
+        .into_iter()
+        .flatten()
+    }
+}
+
 /// What a span does with the call `promise` to `group`: `operation` is the name in Resonate's terms, and
 /// `kind` the type in OpenTelemetry's.
 pub(crate) fn messaging(
     operation: &'static str,
     kind: &'static str,
-    group: Option<&str>,
-    promise: &str,
+    group: Option<Arc<str>>,
+    promise: Arc<str>,
 ) -> impl Iterator<Item = KeyValue> {
-    let group = group.map(|group| KeyValue::new(MESSAGING_DESTINATION_NAME, group.to_owned()));
+    let group = group.map(|group| KeyValue::new(MESSAGING_DESTINATION_NAME, group));
     [
         KeyValue::new(MESSAGING_SYSTEM, "resonate"),
         KeyValue::new(MESSAGING_OPERATION_NAME, operation),
         KeyValue::new(MESSAGING_OPERATION_TYPE, kind),
-        KeyValue::new(MESSAGING_MESSAGE_ID, promise.to_owned()),
+        KeyValue::new(MESSAGING_MESSAGE_ID, promise),
     ]
     .into_iter()
     .chain(group)

@@ -22,7 +22,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use opentelemetry::{KeyValue, SpanId, metrics::Meter};
+use opentelemetry::{KeyValue, SpanId, Value, metrics::Meter};
 use wire::{Promise, PromiseState, tag};
 
 #[cfg(feature = "metrics")]
@@ -32,7 +32,8 @@ use self::instruments::Instruments;
 pub(crate) use self::off::Export;
 pub use self::requests::{Attempt, ClientRequests};
 use crate::{
-    attributes as key, context,
+    attributes::{self as key, Subject},
+    context,
     run_spans::{Outcome, Run},
 };
 
@@ -53,13 +54,6 @@ struct Inner {
     /// The functions that this process runs, if it has said so.
     functions: OnceLock<HashSet<String>>,
     timed_out: Mutex<VecDeque<SpanId>>,
-}
-
-/// What an observation is about.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Subject {
-    pub function: Option<String>,
-    pub group: Option<String>,
 }
 
 impl Metrics {
@@ -84,11 +78,13 @@ impl Metrics {
         let Some(inner) = &self.0 else { return };
         let functions =
             inner.functions.get_or_init(|| functions.into_iter().map(str::to_owned).collect());
+        let group: Arc<str> = group.into();
         // A rate needs a value before the first increment.
         let Instruments { takeovers, fenced_runs, step_retries, active_runs, .. } =
             &inner.instruments;
         for function in functions {
-            let attributes = inner.attributes(Some(function), Some(group));
+            let (function, group) = (Some(function.as_str().into()), Some(group.clone()));
+            let attributes = inner.attributes(&Subject { function, group });
             for counter in [takeovers, fenced_runs, step_retries] {
                 counter.add(0, &attributes);
             }
@@ -119,7 +115,7 @@ impl Metrics {
 
     pub(crate) fn run_begun(&self, run: &Run) {
         let Some(inner) = &self.0 else { return };
-        let attributes = inner.attributes(run.function.as_deref(), run.group.as_deref());
+        let attributes = inner.attributes(&run.subject);
         inner.instruments.active_runs.add(1, &attributes);
         if run.version == 1 {
             // The clocks of server and process may differ a little.
@@ -137,7 +133,7 @@ impl Metrics {
 
     pub(crate) fn run_ended(&self, run: &Run, outcome: Outcome) {
         let Some(inner) = &self.0 else { return };
-        let attributes = inner.attributes(run.function.as_deref(), run.group.as_deref());
+        let attributes = inner.attributes(&run.subject);
         inner.instruments.active_runs.add(-1, &attributes);
         if outcome == Outcome::Fenced {
             inner.instruments.fenced_runs.add(1, &attributes);
@@ -149,14 +145,14 @@ impl Metrics {
 
     pub(crate) fn step_settled(&self, of: &Subject, promise: &Promise) {
         let Some(inner) = &self.0 else { return };
-        let [function, group] = inner.attributes(of.function.as_deref(), of.group.as_deref());
+        let [function, group] = inner.attributes(of);
         let attributes = [function, group, state(promise)];
         inner.instruments.step.record(duration(promise), &attributes);
     }
 
     pub(crate) fn step_retried(&self, of: &Subject) {
         let Some(inner) = &self.0 else { return };
-        let attributes = inner.attributes(of.function.as_deref(), of.group.as_deref());
+        let attributes = inner.attributes(of);
         inner.instruments.step_retries.add(1, &attributes);
     }
 
@@ -167,7 +163,7 @@ impl Metrics {
         if promise.state == PromiseState::RejectedTimedout && !inner.is_first(promise) {
             return;
         }
-        let [function, group] = inner.attributes(promise.function().as_deref(), promise.group());
+        let [function, group] = inner.attributes(&Subject::of(promise));
         let root = promise.tags.get(tag::ORIGIN).unwrap_or_else(|| wire::origin(&promise.id));
         let root = KeyValue::new(key::ROOT, root == promise.id);
         let attributes = [function, group, root, state(promise)];
@@ -176,12 +172,14 @@ impl Metrics {
 }
 
 impl Inner {
-    fn attributes(&self, function: Option<&str>, group: Option<&str>) -> [KeyValue; 2] {
+    fn attributes(&self, Subject { function, group }: &Subject) -> [KeyValue; 2] {
         let known = self.functions.get();
-        let function = function.filter(|name| known.is_none_or(|known| known.contains(*name)));
+        let is_known = |name: &&Arc<str>| known.is_none_or(|known| known.contains(&***name));
+        let value =
+            |name: Option<&Arc<str>>| name.map_or(Value::from(OTHER), |name| name.clone().into());
         [
-            KeyValue::new(key::FUNCTION, function.unwrap_or(OTHER).to_owned()),
-            KeyValue::new(key::GROUP, group.unwrap_or(OTHER).to_owned()),
+            KeyValue::new(key::FUNCTION, value(function.as_ref().filter(is_known))),
+            KeyValue::new(key::GROUP, value(group.as_ref())),
         ]
     }
 

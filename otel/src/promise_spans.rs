@@ -15,7 +15,8 @@ use opentelemetry::{
 use wire::{Promise, PromiseState};
 
 use crate::{
-    attributes as key, context,
+    attributes::{self as key, Subject},
+    context,
     emit::{Emitter, Finished},
     run_spans::StepOf,
     steps::Note,
@@ -65,7 +66,7 @@ impl PromiseSpans {
                 parent: creation.parent.span().span_context().span_id(),
                 start: created,
                 end: due,
-                attributes: attributes(promise, None),
+                attributes: vec![KeyValue::new(key::PROMISE_ID, promise.id.to_string())],
                 events: Vec::new(),
                 status: Status::Unset,
             });
@@ -83,10 +84,15 @@ impl PromiseSpans {
     }
 
     fn called(&self, creation: &Creation, promise: &Promise, end: SystemTime, answered: bool) {
-        let Some(function) = promise.function().filter(|_| !promise.is_step()) else { return };
+        if promise.is_step() {
+            return;
+        }
+        let subject = Subject::of(promise);
+        let Some(function) = &subject.function else { return };
         let name = format!("rpc {function}");
-        let mut attributes = attributes(promise, Some(function));
-        attributes.extend(key::messaging("rpc", "send", promise.group(), &promise.id));
+        let id: Arc<str> = Arc::from(&*promise.id);
+        let mut attributes: Vec<_> = subject.attributes(id.clone()).collect();
+        attributes.extend(key::messaging("rpc", "send", subject.group, id));
         if !answered {
             attributes.push(KeyValue::new(key::ERROR_TYPE, key::UNANSWERED));
         }
@@ -176,8 +182,8 @@ impl PromiseSpans {
         context: SpanContext,
         version: Option<i64>,
     ) {
-        let function = promise.function();
-        let mut attributes = attributes(promise, function.clone());
+        let subject = Subject::of(promise);
+        let mut attributes: Vec<_> = subject.attributes(Arc::from(&*promise.id)).collect();
         attributes.push(KeyValue::new(key::PROMISE_STATE, promise.state.as_str()));
         attributes.extend(version.map(|version| KeyValue::new(key::TASK_VERSION, version)));
         let status = match promise.state {
@@ -189,7 +195,7 @@ impl PromiseSpans {
             attributes.push(KeyValue::new(key::ERROR_TYPE, promise.state.as_str()));
         }
         self.emitter.emit(Finished {
-            name: function.unwrap_or_else(|| UNREADABLE.to_owned()).into(),
+            name: subject.function.as_deref().unwrap_or(UNREADABLE).to_owned().into(),
             kind: SpanKind::Internal,
             context,
             parent: parent.span().span_context().span_id(),
@@ -204,15 +210,15 @@ impl PromiseSpans {
     /// The context of a flow that a client without tracing has started: every process derives it
     /// alike. The first run reports the flow's first span.
     pub fn received(&self, promise: &Promise, first_run: bool, now: SystemTime) -> Context {
-        let function = promise.function();
-        let name = format!("received {}", function.as_deref().unwrap_or(UNREADABLE));
+        let subject = Subject::of(promise);
+        let name = format!("received {}", subject.function.as_deref().unwrap_or(UNREADABLE));
         let trace = context::derived_trace_id(promise);
         let span = context::derived_span_id("received", promise);
         let root = self.emitter.root(trace, span, &name, &SpanKind::Consumer);
         if first_run {
-            let mut attributes = attributes(promise, function);
-            let (group, id) = (promise.group(), &promise.id);
-            attributes.extend(key::messaging("receive", "receive", group, id));
+            let id: Arc<str> = Arc::from(&*promise.id);
+            let mut attributes: Vec<_> = subject.attributes(id.clone()).collect();
+            attributes.extend(key::messaging("receive", "receive", subject.group, id));
             self.emitter.emit(Finished {
                 name: name.into(),
                 kind: SpanKind::Consumer,
@@ -227,14 +233,6 @@ impl PromiseSpans {
         }
         context::child_of(&Context::new(), root)
     }
-}
-
-/// `function`: the name that the promise calls. To read it, its parameter is decoded.
-fn attributes(promise: &Promise, function: Option<String>) -> Vec<KeyValue> {
-    let mut attributes = vec![KeyValue::new(key::PROMISE_ID, promise.id.to_string())];
-    attributes.extend(function.map(|function| KeyValue::new(key::FUNCTION, function)));
-    attributes.extend(promise.group().map(|group| KeyValue::new(key::GROUP, group.to_owned())));
-    attributes
 }
 
 /// The length that a timer was asked for: a moment of it has passed when its promise is sent.

@@ -23,10 +23,10 @@ use self::leases::{emit_lost_lease, mark};
 pub use self::outcome::Outcome;
 
 use crate::{
-    attributes as key,
+    attributes::{self as key, Subject},
     context::time,
     emit::{Emitter, Finished},
-    metrics::{Metrics, Subject},
+    metrics::Metrics,
     promise_spans::UNREADABLE,
 };
 
@@ -39,9 +39,8 @@ const LATER_LEASE_SPANS: Duration = Duration::from_secs(60);
 /// One run.
 pub(crate) struct Run {
     pub version: i64,
-    promise: String,
-    pub function: Option<String>,
-    pub group: Option<String>,
+    promise: Arc<str>,
+    pub subject: Subject,
     /// The context in the promise's headers: the parent of all that the run emits.
     context: Context,
     pub start: SystemTime,
@@ -82,9 +81,9 @@ impl Run {
         let observed = measured || context.span().span_context().is_sampled();
         Self {
             version,
-            promise: promise.id.to_string(),
-            function: promise.function(),
-            group: promise.group().map(str::to_owned),
+            promise: Arc::from(&*promise.id),
+            // To read the name of the function, a parameter is decoded.
+            subject: if observed { Subject::of(promise) } else { Subject::default() },
             context,
             start,
             lease,
@@ -128,11 +127,6 @@ impl Run {
         }
     }
 
-    /// What it is about.
-    pub fn subject(&self) -> Subject {
-        Subject { function: self.function.clone(), group: self.group.clone() }
-    }
-
     /// Whether it took over from a run whose lease expired.
     pub fn is_takeover(&self) -> bool {
         self.predecessor.is_some()
@@ -158,9 +152,9 @@ impl StepOf {
     fn new(run: &Run, step: &str) -> Self {
         Self {
             context: run.context.clone(),
-            attributes: about(run, step),
+            attributes: about(run, step.into()),
             taken_over: run.taken_over.contains(step).then_some(run.start),
-            subject: run.subject(),
+            subject: run.subject.clone(),
         }
     }
 }
@@ -196,7 +190,7 @@ impl OpenRuns {
 
     /// What that run is about.
     pub fn subject(&self, promise: &str) -> Option<Subject> {
-        self.in_enclosing(promise, Run::subject)
+        self.in_enclosing(promise, |run| run.subject.clone())
     }
 
     fn in_enclosing<T>(&self, promise: &str, look: impl FnOnce(&Run) -> T) -> Option<T> {
@@ -363,15 +357,19 @@ impl OpenRuns {
         // The first run takes the message of the call.
         let kind = match run.version {
             1 => {
-                let group = run.group.as_deref();
-                attributes.extend(key::messaging("run", "process", group, &run.promise));
+                let group = run.subject.group.clone();
+                attributes.extend(key::messaging("run", "process", group, run.promise.clone()));
                 SpanKind::Consumer
             }
             _ => SpanKind::Internal,
         };
         emitter.emit(Finished {
-            name: format!("{} on {}", run.function.as_deref().unwrap_or(UNREADABLE), self.instance)
-                .into(),
+            name: format!(
+                "{} on {}",
+                run.subject.function.as_deref().unwrap_or(UNREADABLE),
+                self.instance
+            )
+            .into(),
             context: emitter.child(&run.context, "run", &kind),
             kind,
             parent: run.context.span().span_context().span_id(),
@@ -385,16 +383,11 @@ impl OpenRuns {
 }
 
 fn of_run(run: &Run) -> Vec<KeyValue> {
-    about(run, &run.promise)
+    about(run, run.promise.clone())
 }
 
 /// The attributes of a span about `promise`, which the run belongs to or has made.
-fn about(run: &Run, promise: &str) -> Vec<KeyValue> {
-    let mut attributes = vec![
-        KeyValue::new(key::PROMISE_ID, promise.to_owned()),
-        KeyValue::new(key::TASK_VERSION, run.version),
-    ];
-    attributes.extend(run.function.clone().map(|function| KeyValue::new(key::FUNCTION, function)));
-    attributes.extend(run.group.as_ref().map(|group| KeyValue::new(key::GROUP, group.clone())));
-    attributes
+fn about(run: &Run, promise: Arc<str>) -> Vec<KeyValue> {
+    let version = KeyValue::new(key::TASK_VERSION, run.version);
+    run.subject.attributes(promise).chain([version]).collect()
 }

@@ -27,7 +27,7 @@ use crate::attributes as key;
 /// for each span of the last batch. An export costs about a quarter of a millisecond of CPU, so a busy
 /// process makes fewer of them.
 const PARENTS: Duration = Duration::from_millis(50);
-const PARENTS_PER_SPAN: Duration = Duration::from_millis(3);
+const PARENTS_PER_SPAN: Duration = Duration::from_millis(5);
 const PARENTS_AT_MOST: Duration = Duration::from_millis(200);
 
 /// How long a flush may take.
