@@ -54,23 +54,36 @@ use crate::{
 const NOT_RUN: &[(&str, &str)] = &[
     (".ci/run", CONTRIBUTING),
     (".ci/run check", CONTRIBUTING),
+    (
+        "RESONATE_IMAGE=resonatehqio/resonate:v0.9.8 docker compose up -d --no-deps resonate",
+        "tests/docker does",
+    ),
     ("cargo bench", "it measures for minutes, and a busy machine spoils it"),
     ("cargo deny", CONTRIBUTING),
     ("cargo doc", CONTRIBUTING),
     ("cargo run --release -- --port 5001", FREE_PORTS),
     ("cargo run --release -- --restart 1s", "tests/system does"),
     ("cargo test --workspace", "this test is part of it"),
+    ("docker compose --profile load up", "tests/docker runs the same container"),
     ("docker compose -f compose.yaml -f docker/metrics.yaml up", "it needs an image registry"),
     ("docker compose -f compose.yaml -f docker/offline.yaml up", "`docker compose up` means this"),
     ("docker compose -f compose.yaml -f docker/postgres.yaml up", "it needs an image registry"),
     ("docker compose build", BUILT),
+    ("docker compose build service-b", BUILT),
     ("docker compose down", "the test removes its deployment in this way at its end"),
     ("docker compose down --volumes", "the test removes what it created"),
-    ("docker compose --profile load up", "tests/docker runs the same container"),
+    ("docker compose rm --stop --force resonate", BACKUP),
     ("docker compose run --rm load --for 5m", "tests/docker does, for two seconds"),
+    ("docker compose start resonate", BACKUP),
+    ("docker compose stop resonate", BACKUP),
     ("docker compose up --build", BUILT),
+    ("docker compose up --no-start --no-deps resonate", BACKUP),
+    ("docker compose up -d --no-deps service-b", "tests/docker does"),
+    ("docker compose up -d --no-deps service-b-replica", "tests/docker does"),
     ("docker compose up -d --scale service-b-replica=3", "tests/docker does"),
     ("docker compose version", "it diagnoses a problem"),
+    ("docker cp ./backup/. resonate:/data", BACKUP),
+    ("docker cp resonate:/data ./backup", BACKUP),
     ("docker kill gateway", "tests/docker does"),
     ("docker pause service-b", "tests/docker does"),
     ("docker service scale async-rpc_service-b=4", SWARM),
@@ -80,6 +93,7 @@ const NOT_RUN: &[(&str, &str)] = &[
     ("docker start resonate", "tests/docker does"),
     ("docker swarm init", SWARM),
     ("docker unpause service-b", "tests/docker does"),
+    ("docker volume rm async-rpc_resonate", BACKUP),
     ("docker/engine.sh", CI),
     ("docker/offline-images.sh", CI),
     ("just bench", CONTRIBUTING),
@@ -94,6 +108,7 @@ const NOT_RUN: &[(&str, &str)] = &[
     ("rustup toolchain install 1.95.0", "it would download a toolchain"),
 ];
 
+const BACKUP: &str = "tests/docker/backup.rs does";
 const BUILT: &str = "the deployment of this test is built already";
 const CI: &str = ".ci/run does";
 const CONTRIBUTING: &str = "CI runs the same; the_just_recipes_exist checks the names";

@@ -6,6 +6,7 @@
 //! The tests share one deployment and run in the order below.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod backup;
 mod burst;
 mod flows;
 mod frozen;
@@ -41,8 +42,11 @@ macro_rules! tests {
 }
 
 /// The embedded server forgets everything when it stops.
-const NEED_A_SERVER_THAT_REMEMBERS: [&str; 2] =
-    ["kills::a_killed_server_loses_nothing", "kills::down_and_up_keep_the_flows"];
+const NEED_A_SERVER_THAT_REMEMBERS: [&str; 3] = [
+    "backup::a_backup_is_restored",
+    "kills::a_killed_server_loses_nothing",
+    "kills::down_and_up_keep_the_flows",
+];
 
 fn main() -> ExitCode {
     let tests = tests![
@@ -62,6 +66,7 @@ fn main() -> ExitCode {
         kills::a_killed_jaeger_hinders_no_flow,
         flows::a_service_can_be_scaled,
         kills::a_killed_server_loses_nothing,
+        backup::a_backup_is_restored,
         kills::stop_drains_within_the_grace_period,
         kills::down_and_up_keep_the_flows,
     ];
