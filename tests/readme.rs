@@ -68,7 +68,9 @@ const NOT_RUN: &[(&str, &str)] = &[
     ("docker compose down --volumes", "the test removes what it created"),
     ("docker compose --profile load up", "tests/docker runs the same container"),
     ("docker compose run --rm load --for 5m", "tests/docker does, for two seconds"),
+    ("docker compose push", "it needs an image registry"),
     ("docker compose up --build", BUILT),
+    ("docker compose up -d --build", BUILT),
     ("docker compose up -d --scale service-b-replica=3", "tests/docker does"),
     ("docker compose version", "it diagnoses a problem"),
     ("docker kill gateway", "tests/docker does"),
@@ -82,8 +84,10 @@ const NOT_RUN: &[(&str, &str)] = &[
     ("docker unpause service-b", "tests/docker does"),
     ("docker/engine.sh", CI),
     ("docker/offline-images.sh", CI),
+    ("export IMAGE_PREFIX=registry.example.com/async-rpc", "it needs an image registry"),
     ("just bench", CONTRIBUTING),
     ("just check", CONTRIBUTING),
+    ("just kubernetes-test", CLUSTER),
     ("just sim", CONTRIBUTING),
     ("just sim --faults 300000", "it takes an hour"),
     ("just sim --seed 7 --log", CONTRIBUTING),
@@ -91,11 +95,17 @@ const NOT_RUN: &[(&str, &str)] = &[
     ("just soak --for 10m", "it takes ten minutes"),
     ("just test", CONTRIBUTING),
     ("just up", CONTRIBUTING),
+    ("kubectl -n async-rpc port-forward service/gateway 5000", CLUSTER),
+    ("kubectl -n async-rpc port-forward service/jaeger 16686", CLUSTER),
+    ("kubectl -n async-rpc scale deployment/service-b --replicas=4", CLUSTER),
+    ("kubectl -n async-rpc wait --for=condition=Available deployment --all --timeout=5m", CLUSTER),
+    ("kubectl apply -k docker/kubernetes", CLUSTER),
     ("rustup toolchain install 1.95.0", "it would download a toolchain"),
 ];
 
 const BUILT: &str = "the deployment of this test is built already";
 const CI: &str = ".ci/run does";
+const CLUSTER: &str = "tests/kubernetes does";
 const CONTRIBUTING: &str = "CI runs the same; the_just_recipes_exist checks the names";
 const FREE_PORTS: &str = "the other starts use free ports already";
 const SWARM: &str = "it would change the user's engine";
