@@ -29,18 +29,19 @@ trap 'rm -rf "$work"' EXIT
 
 cd docker/kubernetes
 for overlay in . sqlite postgres; do
-    kubectl kustomize "$overlay" >"$work/${overlay/#./all}.yaml"
+    kubectl kustomize "$overlay" >"$work/${overlay/#./default}.yaml"
 done
-# A component needs something to change.
-cat >"$work/kustomization.yaml" <<YAML
-resources: [$(realpath --relative-to "$work" sqlite)]
-components: [$(realpath --relative-to "$work" crash-button)]
+# Components need something to change.
+mkdir "$work/all"
+relative() { realpath --relative-to "$work/all" "$@" | paste -sd,; }
+cat >"$work/all/kustomization.yaml" <<YAML
+resources: [$(relative postgres)]
+components: [$(relative auth crash-button)]
 YAML
-kubectl kustomize "$work" >"$work/crash-button.yaml"
-rm "$work/kustomization.yaml"
+kubectl kustomize "$work/all" >"$work/components.yaml"
 
 for version in "${versions[@]}"; do
     "$tools/bin/kubernetes-validate" --kubernetes-version "$version" --strict --quiet \
         autoscaling.yaml load.yaml "$work"/*.yaml
-    echo "valid for Kubernetes $version: $(cat ./*.yaml "$work"/*.yaml | grep -c '^kind:') manifests"
+    echo "valid for Kubernetes $version: $(cat autoscaling.yaml load.yaml "$work"/*.yaml | grep -c '^kind:') manifests"
 done

@@ -166,8 +166,8 @@ def image(name):
     return f"{setting('IMAGE_PREFIX', 'async-rpc')}/{name}:{setting('IMAGE_TAG', '0.1.0')}"
 
 
-def apply(*components):
-    """Deploys the overlay with the images of this test."""
+def apply(*components, overlay=setting("OVERLAY", "sqlite"), options=()):
+    """Deploys an overlay of docker/kubernetes, with the images of this test."""
     images = {f"async-rpc/{name}": image(name) for name in DEPLOYMENTS}
     images["resonatehqio/resonate"] = setting("RESONATE_IMAGE")
     images["jaegertracing/jaeger"] = setting("JAEGER_IMAGE")
@@ -182,12 +182,12 @@ def apply(*components):
             return os.path.relpath(MANIFESTS / name, os.path.realpath(folder))
 
         kustomization = {
-            "resources": [relative(setting("OVERLAY", "sqlite"))],
+            "resources": [relative(overlay)],
             "components": [relative(it) for it in components],
             "images": changed,
         }
         Path(folder, "kustomization.yaml").write_text(json.dumps(kustomization), encoding="utf-8")
-        kubectl("apply", "--kustomize", folder, namespace=None)
+        kubectl("apply", "--kustomize", folder, *options, namespace=None)
 
 
 def roll_out(*names):

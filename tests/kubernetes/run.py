@@ -11,7 +11,7 @@ It creates the namespaces async-rpc and async-rpc-test. Settings, as environment
     RESONATE_IMAGE=             other images of the official server and of Jaeger
     JAEGER_IMAGE=
     BUSYBOX_IMAGE=busybox:1.37  for pods that kill processes and try connections
-    OVERLAY=sqlite              what of docker/kubernetes is deployed: sqlite, postgres, auth
+    OVERLAY=sqlite              what of docker/kubernetes is deployed: sqlite or postgres
     CHECKS=                     only these, by the names of the functions below: "flows sigkill"
     KEEP=                       1: leaves everything on the cluster, and takes what is there
 """
@@ -22,19 +22,23 @@ import sys
 import time
 
 from cluster import (
-    DEPLOYMENTS, GATEWAY, MANIFESTS, NAMESPACE, TOOLS, Failed, Request, Skipped, apply, container,
+    DEPLOYMENTS, MANIFESTS, NAMESPACE, TOOLS, Failed, Request, Skipped, apply, container,
     expect, flow, get, image, kill, kubectl, post, roll_out, setting, start_killers, unique, until,
 )
 
 
 def manifests():
-    """the API server accepts every overlay (dry run)"""
-    overlays = [".", "sqlite", "postgres", "auth"]
-    for overlay in overlays:
-        kubectl("apply", "--dry-run=server", "--kustomize", str(MANIFESTS / overlay), namespace=None)
+    """the API server accepts every overlay and component (dry run)"""
+    for overlay, *components in [
+        (".",),
+        ("sqlite",),
+        ("postgres",),
+        ("sqlite", "auth"),
+        ("postgres", "auth", "crash-button"),
+    ]:
+        apply(*components, overlay=overlay, options=["--dry-run=server"])
     for file in ["load.yaml", "autoscaling.yaml"]:
-        kubectl("create", "--dry-run=server", "--filename", str(MANIFESTS / file))
-    return f"{', '.join(overlays)}, load.yaml, autoscaling.yaml"
+        kubectl("create", "--dry-run=server", f"--filename={MANIFESTS / file}")
 
 
 def ready():
