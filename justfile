@@ -34,3 +34,11 @@ soak *arguments:
 # Random histories under faults, in virtual time: `just sim --faults 300000`, `just sim --seed 7 --log`
 sim *arguments:
     cargo test -p simulation --test simulation -- {{ arguments }}
+
+# Validate the manifests of docker/kubernetes, without a cluster
+kubernetes-validate:
+    docker/kubernetes/validate.sh
+
+# Deploy on the cluster of the current kubectl context, break it, and remove it: CHECKS="flows sigkill"
+kubernetes-test:
+    tests/kubernetes/run.py

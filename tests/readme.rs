@@ -54,10 +54,6 @@ use crate::{
 const NOT_RUN: &[(&str, &str)] = &[
     (".ci/run", CONTRIBUTING),
     (".ci/run check", CONTRIBUTING),
-    (
-        "RESONATE_IMAGE=resonatehqio/resonate:v0.9.8 docker compose up -d --no-deps resonate",
-        "tests/docker does",
-    ),
     ("cargo bench", "it measures for minutes, and a busy machine spoils it"),
     ("cargo deny", CONTRIBUTING),
     ("cargo doc", CONTRIBUTING),
@@ -72,14 +68,16 @@ const NOT_RUN: &[(&str, &str)] = &[
     ("docker compose build service-b", BUILT),
     ("docker compose down", "the test removes its deployment in this way at its end"),
     ("docker compose down --volumes", "the test removes what it created"),
+    ("docker compose push", "it needs an image registry"),
     ("docker compose rm --stop --force resonate", BACKUP),
     ("docker compose run --rm load --for 5m", "tests/docker does, for two seconds"),
     ("docker compose start resonate", BACKUP),
     ("docker compose stop resonate", BACKUP),
     ("docker compose up --build", BUILT),
     ("docker compose up --no-start --no-deps resonate", BACKUP),
-    ("docker compose up -d --no-deps service-b", "tests/docker does"),
-    ("docker compose up -d --no-deps service-b-replica", "tests/docker does"),
+    ("docker compose up -d --build", BUILT),
+    ("docker compose up -d --no-deps service-b", BUILT),
+    ("docker compose up -d --no-deps service-b-replica", BUILT),
     ("docker compose up -d --scale service-b-replica=3", "tests/docker does"),
     ("docker compose version", "it diagnoses a problem"),
     ("docker cp ./backup/. resonate:/data", BACKUP),
@@ -96,8 +94,10 @@ const NOT_RUN: &[(&str, &str)] = &[
     ("docker volume rm async-rpc_resonate", BACKUP),
     ("docker/engine.sh", CI),
     ("docker/offline-images.sh", CI),
+    ("export IMAGE_PREFIX=registry.example.com/async-rpc", "it needs an image registry"),
     ("just bench", CONTRIBUTING),
     ("just check", CONTRIBUTING),
+    ("just kubernetes-test", CLUSTER),
     ("just sim", CONTRIBUTING),
     ("just sim --faults 300000", "it takes an hour"),
     ("just sim --seed 7 --log", CONTRIBUTING),
@@ -105,12 +105,18 @@ const NOT_RUN: &[(&str, &str)] = &[
     ("just soak --for 10m", "it takes ten minutes"),
     ("just test", CONTRIBUTING),
     ("just up", CONTRIBUTING),
+    ("kubectl -n async-rpc port-forward service/gateway 5000", CLUSTER),
+    ("kubectl -n async-rpc port-forward service/jaeger 16686", CLUSTER),
+    ("kubectl -n async-rpc scale deployment/service-b --replicas=4", CLUSTER),
+    ("kubectl -n async-rpc wait --for=condition=Available deployment --all --timeout=5m", CLUSTER),
+    ("kubectl apply -k docker/kubernetes", CLUSTER),
     ("rustup toolchain install 1.95.0", "it would download a toolchain"),
 ];
 
 const BACKUP: &str = "tests/docker/backup.rs does";
 const BUILT: &str = "the deployment of this test is built already";
 const CI: &str = ".ci/run does";
+const CLUSTER: &str = "tests/kubernetes does";
 const CONTRIBUTING: &str = "CI runs the same; the_just_recipes_exist checks the names";
 const FREE_PORTS: &str = "the other starts use free ports already";
 const SWARM: &str = "it would change the user's engine";

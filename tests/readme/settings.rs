@@ -100,6 +100,39 @@ fn the_table_of_containers_is_true() {
     }
 }
 
+/// Images, limits and settings on Kubernetes are those of Compose.
+#[test]
+fn kubernetes_is_like_compose() {
+    let example = defaults_of_the_example();
+    let base = |file: &str| read(&format!("docker/kubernetes/base/{file}"));
+    for (file, prefix) in [
+        ("gateway.yaml", "GATEWAY"),
+        ("service.yaml", "SERVICE"),
+        ("resonate.yaml", "RESONATE"),
+        ("jaeger.yaml", "JAEGER"),
+    ] {
+        let cpu = match &*example[&format!("{prefix}_CPUS")] {
+            "0.5" => "500m",
+            "1.0" => "\"1\"",
+            other => panic!("what Kubernetes calls {other} CPUs"),
+        };
+        let memory = &example[&format!("{prefix}_MEMORY")];
+        let limits = format!("limits: {{cpu: {cpu}, memory: {memory}i}}\n");
+        assert!(base(file).contains(&limits), "{file} has no {limits}");
+        if let Some(image) = example.get(&format!("{prefix}_IMAGE")) {
+            assert!(base(file).contains(&format!("image: {image}\n")), "{file} has no {image}");
+        }
+    }
+    let settings = base("settings.env");
+    for line in settings.lines().filter(|line| !line.starts_with('#')) {
+        let (name, value) = line.split_once('=').unwrap();
+        // Everybody who reaches the gateway could press it.
+        if let Some(compose) = example.get(name).filter(|_| name != "NODE_CRASH_BUTTON") {
+            assert_eq!(value, compose, "{name} in settings.env");
+        }
+    }
+}
+
 /// The variables of `.env.example`.
 fn defaults_of_the_example() -> BTreeMap<String, String> {
     let text = read(".env.example");
