@@ -60,6 +60,11 @@ const NOT_RUN: &[(&str, &str)] = &[
     ("cargo run --release -- --port 5001", FREE_PORTS),
     ("cargo run --release -- --restart 1s", "tests/system does"),
     ("cargo test --workspace", "this test is part of it"),
+    ("docker buildx create --use", "it needs an image registry"),
+    (
+        "docker buildx bake --file compose.yaml --set '*.platform=linux/amd64,linux/arm64' --set '*.attest=type=sbom' --set '*.attest=type=provenance,mode=max' --push",
+        "it needs an image registry",
+    ),
     ("docker compose --profile load up", "tests/docker runs the same container"),
     ("docker compose -f compose.yaml -f docker/metrics.yaml up", "it needs an image registry"),
     ("docker compose -f compose.yaml -f docker/offline.yaml up", "`docker compose up` means this"),
