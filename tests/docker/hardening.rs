@@ -39,6 +39,7 @@ pub async fn containers_have_no_rights_and_limits(deployment: &Deployment) {
         for limit in ["Memory", "NanoCpus", "PidsLimit"] {
             assert!(host[limit].as_i64().is_some_and(|limit| limit > 0), "{service} {limit}");
         }
+        assert_eq!(host["Ulimits"][0]["Name"], "nofile", "{service}");
         assert!(host["LogConfig"]["Config"]["max-size"].is_string(), "{service}");
         assert_eq!(container["State"]["OOMKilled"], false, "{service}");
         if is_ours(container) {

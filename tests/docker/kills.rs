@@ -165,7 +165,7 @@ pub async fn stop_drains_within_the_grace_period(deployment: &Deployment) {
     let answer = post(deployment, "/await-chain?id=drained&work=6s");
     works(deployment, "drained").await;
     deployment.compose(&["stop"]);
-    // The gateway stops first and says where to look.
+    // The gateway stops after the services and says where to look.
     let answer = answer.await.unwrap().unwrap();
     assert_eq!((answer.status, answer.header("location")), (202, "/flows/drained"));
     let theirs = [deployment.name("resonate"), deployment.name("jaeger")];

@@ -29,8 +29,8 @@ impl Monitor {
         command
             .current_dir(&root)
             .args(["--config", "otel/jaeger/jaeger.yaml"])
-            .args(["--config", "docker/metrics/jaeger/monitor.yaml"])
-            .env("JAEGER_UI_CONFIG", "docker/metrics/jaeger/ui/ui.json")
+            .args(["--config", "otel/jaeger/monitor/monitor.yaml"])
+            .env("JAEGER_UI_CONFIG", "otel/jaeger/monitor/ui/ui.json")
             .env("JAEGER_PROMETHEUS_URL", format!("http://{prometheus}"))
             .env("JAEGER_SPAN_METRICS", "500ms")
             .env("JAEGER_PAGE_PORT", page.to_string())
@@ -88,7 +88,7 @@ fn the_page_differs_by_its_tab_only() {
         serde_json::from_str(&std::fs::read_to_string(format!("{root}/{path}")).unwrap()).unwrap()
     };
     let (mut usual, monitor) =
-        (read("otel/jaeger/ui/ui.json"), read("docker/metrics/jaeger/ui/ui.json"));
+        (read("otel/jaeger/ui/ui.json"), read("otel/jaeger/monitor/ui/ui.json"));
     assert_eq!(usual["monitor"]["menuEnabled"], false);
     usual["monitor"]["menuEnabled"] = true.into();
     assert_eq!(usual, monitor);

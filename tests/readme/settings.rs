@@ -57,7 +57,12 @@ fn every_named_setting_exists() {
 fn the_example_of_settings_is_complete() {
     let example = defaults_of_the_example();
     let mut used = BTreeMap::new();
-    let overlays = ["docker/metrics.yaml", "docker/postgres.yaml", "docker/stack.yaml"];
+    let overlays = [
+        "docker/jaeger-storage.yaml",
+        "docker/metrics.yaml",
+        "docker/postgres.yaml",
+        "docker/stack.yaml",
+    ];
     for file in ["compose.yaml"].into_iter().chain(overlays) {
         // ${NAME:-default}
         for part in read(file).split("${").skip(1) {

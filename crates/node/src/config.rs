@@ -53,6 +53,9 @@ pub struct Config {
     /// POST /instances/{group}/{instance}/crash, and a service has the function behind it
     #[arg(long, env = "NODE_CRASH_BUTTON", value_name = "BOOLEAN", default_value = "false", action = clap::ArgAction::Set, value_parser = settings::boolean)]
     pub crash_button: bool,
+    /// Text to print once this process is ready, such as what to open
+    #[arg(long, env = "NODE_GREETING", value_name = "TEXT")]
+    pub greeting: Option<String>,
     /// Threads that run functions and requests. 1 to 64
     #[arg(long, env = "NODE_WORKER_THREADS", value_name = "NUMBER", default_value = "1", value_parser = settings::integer(1, 64))]
     pub worker_threads: usize,

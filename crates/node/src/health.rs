@@ -43,10 +43,20 @@ pub async fn check(address: SocketAddr) -> Result<(), String> {
     }
 }
 
-/// Reports once that the process is ready: to the log, or to a launcher, which prints it.
-pub async fn report_ready(mut up: watch::Receiver<bool>, address: SocketAddr, instance: &str) {
+/// Reports once that the process is ready: to the log, or to a launcher, which prints it. Then prints
+/// the greeting.
+pub async fn report_ready(
+    mut up: watch::Receiver<bool>,
+    address: SocketAddr,
+    instance: &str,
+    greeting: Option<&str>,
+) {
     if up.wait_for(|up| *up).await.is_ok() {
         life::ready(instance, address);
         tell_launcher(address);
+        if let Some(greeting) = greeting {
+            // To the same place as the log, so that it comes after it.
+            eprintln!("{}", greeting.trim_end());
+        }
     }
 }

@@ -65,7 +65,7 @@ async fn serve(
     let server = tokio::spawn(server);
     tokio::select! {
         () = stop.requested() => {}
-        () = health::report_ready(worker.up(), address, instance) => {}
+        () = health::report_ready(worker.up(), address, instance, config.greeting.as_deref()) => {}
     }
     stop.requested().await;
     life::stopping(instance, Some(worker.held()));

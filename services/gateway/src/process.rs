@@ -136,7 +136,7 @@ async fn serve(settings: Settings, instance: String, telemetry: &Telemetry) -> R
     let listener = runtime::listen(settings.listen, "GATEWAY_LISTEN").await?;
     let address = listener.local_addr().map_err(|error| Error::Other(error.to_string()))?;
     let limits = Limits::new(settings.connections());
-    let (drain, greeting) = (settings.node.drain, settings.greeting.clone());
+    let (drain, greeting) = (settings.node.drain, settings.node.greeting.clone());
     let transport = server::http(&settings.node)?;
     let gateway = Gateway::connect(settings, transport, telemetry);
 
@@ -148,13 +148,7 @@ async fn serve(settings: Settings, instance: String, telemetry: &Telemetry) -> R
     let server = tokio::spawn(server);
     tokio::select! {
         () = stop.requested() => {}
-        () = async {
-            health::report_ready(gateway.up.clone(), address, &instance).await;
-            if let Some(greeting) = greeting {
-                // To the same place as the log, so that it comes after it.
-                eprintln!("{}", greeting.trim_end());
-            }
-        } => {}
+        () = health::report_ready(gateway.up.clone(), address, &instance, greeting.as_deref()) => {}
     }
     stop.requested().await;
     life::stopping(&instance, None);

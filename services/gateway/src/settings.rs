@@ -76,9 +76,6 @@ pub struct Settings {
     /// What to type to start it again after that [default: it is not shown]
     #[arg(long, env = "GATEWAY_START_COMMAND", value_name = "COMMAND")]
     pub start_command: Option<String>,
-    /// Text to print when the gateway is ready, such as a first command to try
-    #[arg(long, env = "GATEWAY_GREETING", value_name = "TEXT")]
-    pub greeting: Option<String>,
     /// TOML file with settings; its keys are the variables without GATEWAY_, in lower case
     #[arg(long, env = "GATEWAY_CONFIG_FILE", value_name = "PATH")]
     pub gateway_config_file: Option<String>,

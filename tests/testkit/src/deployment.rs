@@ -105,7 +105,7 @@ impl Deployment {
         };
         deployment.compose(&["build", "--quiet"]);
         if !local {
-            deployment.compose(&["pull", "--quiet", "resonate", "jaeger"]);
+            deployment.compose(&["pull", "--quiet", "resonate"]);
         }
         deployment
     }
@@ -131,9 +131,9 @@ impl Deployment {
         self.settings.iter().map(|(name, value)| (&**name, &**value))
     }
 
-    /// Starts what does not run. Returns when `docker compose up` does.
+    /// Starts what does not run, and waits until it is healthy.
     pub fn up(&self) {
-        self.compose(&["up", "--detach", "--no-build", "--pull", "never"]);
+        self.compose(&["up", "--detach", "--wait", "--no-build", "--pull", "never"]);
     }
 
     /// The name of a container that has a fixed one, such as `service-b` or `gateway`.

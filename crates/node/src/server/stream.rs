@@ -12,7 +12,6 @@ use tokio::{sync::watch, task::AbortHandle, time::Instant};
 use wire::{ExchangeError, Message};
 
 use super::{repeat::backoff, transport::Transport};
-use crate::launched::is_launched;
 
 /// A connection is replaced after about this long: something on the way can hold it open and silent,
 /// which looks like a server without work.
@@ -127,9 +126,8 @@ async fn read(
         Ok::<_, ExchangeError>((id, chunks.eventsource()))
     };
     let mut delays = backoff();
-    // The start, each outage and its end are logged once.
+    // Each outage and its end are logged once.
     let mut outage_logged = false;
-    let mut connected_before = false;
     loop {
         let (connection, mut events) = match connect().await {
             Ok(connected) => connected,
@@ -142,11 +140,10 @@ async fn read(
                 continue;
             }
         };
-        // A launcher tells its user when all is ready.
-        if outage_logged || !(connected_before || is_launched()) {
+        // A process that has not been waiting says that it is ready, and no more.
+        if std::mem::take(&mut outage_logged) {
             tracing::info!(server = transport.server(), "connected to the Resonate Server");
         }
-        (outage_logged, connected_before) = (false, true);
         let since = Instant::now();
         listener.connected(&connection);
         up.send_replace(true);
