@@ -127,3 +127,22 @@ fn every_port_is_published_before_a_service_starts() {
         }
     }
 }
+
+/// A service that is edited is rebuilt as it was built, and both of its processes are replaced.
+#[test]
+fn watch_rebuilds_both_processes_of_each_service() {
+    let Some(config) = config(&["docker/watch.yaml"], &[]) else { return };
+    let services = &config["services"];
+    for group in testkit::flows::groups() {
+        let (first, replica) = (&services[group], &services[&format!("{group}-replica")]);
+        for of_both in ["image", "build", "develop"] {
+            assert_eq!(first[of_both], replica[of_both], "{of_both} of {group}");
+        }
+    }
+    for (name, service) in services.as_object().unwrap() {
+        let watched = service["develop"]["watch"].as_array().into_iter().flatten();
+        let paths: Vec<_> = watched.map(|it| Path::new(it["path"].as_str().unwrap())).collect();
+        assert!(paths.iter().all(|path| path.is_dir()), "{name}: {paths:?}");
+        assert_eq!(paths.len() == 3, name == "gateway" || name.starts_with("service-"), "{name}");
+    }
+}

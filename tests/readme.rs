@@ -70,6 +70,7 @@ const NOT_RUN: &[(&str, &str)] = &[
     ("docker compose -f compose.yaml -f docker/metrics.yaml up", "it needs an image registry"),
     ("docker compose -f compose.yaml -f docker/offline.yaml up", "`docker compose up` means this"),
     ("docker compose -f compose.yaml -f docker/postgres.yaml up", "it needs an image registry"),
+    ("docker compose -f compose.yaml -f docker/watch.yaml watch", "it runs until it is stopped"),
     ("docker compose build", BUILT),
     ("docker compose build service-b", BUILT),
     ("docker compose down", "the test removes its deployment in this way at its end"),

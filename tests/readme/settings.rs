@@ -62,6 +62,7 @@ fn the_example_of_settings_is_complete() {
         "docker/metrics.yaml",
         "docker/postgres.yaml",
         "docker/stack.yaml",
+        "docker/watch.yaml",
     ];
     for file in ["compose.yaml"].into_iter().chain(overlays) {
         // ${NAME:-default}
