@@ -247,7 +247,9 @@ def networks():
         kubectl("wait", "--for=condition=Ready", f"pod/{name}", "--timeout=180s")
 
         def connects(to):
-            command = ["exec", name, "--", "sh", "-c", f"nc -z -w 3 {to}"]
+            service, port = to.split()
+            address = get("service", service)["spec"]["clusterIP"]
+            command = ["exec", name, "--", "nc", "-z", "-w", "3", address, port]
             return kubectl(*command, check=False).returncode == 0
 
         for to in allowed:
