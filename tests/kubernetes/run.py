@@ -249,7 +249,9 @@ def networks():
         def connects(to):
             service, port = to.split()
             address = get("service", service)["spec"]["clusterIP"]
-            command = ["exec", name, "--", "nc", "-z", "-w", "3", address, port]
+            # Not every busybox knows -z.
+            script = f"nc -z -w 3 {address} {port} || nc -w 3 {address} {port} </dev/null"
+            command = ["exec", name, "--", "sh", "-c", script]
             return kubectl(*command, check=False).returncode == 0
 
         for to in allowed:
