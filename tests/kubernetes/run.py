@@ -77,7 +77,7 @@ def no_button():
 
 def processes():
     """The names of the pods of the gateway and of all services."""
-    return {it["metadata"]["name"] for it in get("pods", "--selector=role=process")["items"]}
+    return {it["metadata"]["name"] for it in get("pods", "--selector=role=process,pod-template-hash")["items"]}
 
 
 def rolling_update():
