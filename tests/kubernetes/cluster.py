@@ -113,9 +113,11 @@ class Request(threading.Thread):
 
         def find():
             try:
-                calls = flow(self.flow)["invocations"]
+                known = flow(self.flow)
             except Failed:
                 return None
+            expect(known["state"] == "pending", f"too late: {self.flow} has ended")
+            calls = known["invocations"]
             held = (it for it in calls if it["function"] == function and "instance" in it)
             return next(held, None)
 
