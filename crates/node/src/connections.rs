@@ -4,8 +4,9 @@
 //! - A header must be complete within ten seconds of its first byte: the client gets a 408.
 //! - A connection without a request is closed after 75 s.
 //! - There is a bound. Beyond it, the connection that has waited longest for its client is closed,
-//!   whether it is idle or half of a request has arrived; so a health check is always answered. If
-//!   each of them is waiting for an answer, the next one waits in the backlog of the system.
+//!   whether it is idle or half of a request has arrived; so a health check is always answered. A new one
+//!   has half a second for its request first: thousands of clients at once would close each other's. If
+//!   none can be closed, the next one waits in the backlog of the system.
 //! - At the end, connections that wait for their client are closed at once, the others after their
 //!   answer.
 //!
@@ -48,6 +49,9 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// close a connection, or one of its requests meets a closed one.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 
+/// How long a new connection is not closed for another one: its request is under way.
+const NEW: Duration = Duration::from_millis(500);
+
 /// The largest header, in bytes. It bounds what a connection can make this process hold.
 const LARGEST_HEADER: usize = 32 << 10;
 
@@ -63,12 +67,14 @@ pub struct Limits {
     pub header: Duration,
     /// How long a connection may have no request.
     pub idle: Duration,
+    /// How long a new connection is not closed to make room.
+    pub new: Duration,
 }
 
 impl Limits {
     /// The usual time-outs.
     pub fn new(connections: usize) -> Self {
-        Self { connections, header: HEADER_TIMEOUT, idle: IDLE_TIMEOUT }
+        Self { connections, header: HEADER_TIMEOUT, idle: IDLE_TIMEOUT, new: NEW }
     }
 }
 

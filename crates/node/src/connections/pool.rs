@@ -31,25 +31,34 @@ pub(super) struct Pool {
 struct Open {
     /// How many there are, without those that are told to close.
     count: usize,
-    /// Those that wait for their client: the one that has waited longest comes first.
-    waiting: BTreeMap<u64, Arc<Notify>>,
+    /// Those that wait for their client, and from when on they may be told to close: the one that has
+    /// waited longest comes first.
+    waiting: BTreeMap<u64, (Instant, Arc<Notify>)>,
     next_place: u64,
     logged: Option<Instant>,
 }
 
 impl Open {
-    /// Tells the connection that has waited longest to close. False: none waits.
+    /// Tells the connection that has waited longest to close. False: none may be closed now.
     fn close_oldest(&mut self) -> bool {
-        let Some((_, close)) = self.waiting.pop_first() else { return false };
+        let now = Instant::now();
+        let oldest = self.waiting.iter().find(|(_, (from, _))| *from <= now);
+        let Some((&place, (_, close))) = oldest else { return false };
         close.notify_one();
+        self.waiting.remove(&place);
         self.count -= 1;
         true
     }
 
-    fn queue(&mut self, close: &Arc<Notify>) -> u64 {
+    /// When the first one may be told to close.
+    fn next_to_close(&self) -> Option<Instant> {
+        self.waiting.values().map(|(from, _)| *from).min()
+    }
+
+    fn queue(&mut self, close: &Arc<Notify>, from: Instant) -> u64 {
         let place = self.next_place;
         self.next_place += 1;
-        self.waiting.insert(place, close.clone());
+        self.waiting.insert(place, (from, close.clone()));
         place
     }
 
@@ -76,7 +85,17 @@ impl Pool {
                 tokio::task::yield_now().await;
                 return connection;
             }
-            self.changed.notified().await;
+            let next = self.open().next_to_close();
+            let closable = async {
+                match next {
+                    Some(next) => sleep_until(next).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = self.changed.notified() => {}
+                () = closable => {}
+            }
         }
     }
 
@@ -95,7 +114,7 @@ impl Pool {
         }
         open.count += 1;
         let close = Arc::new(Notify::new());
-        let place = open.queue(&close);
+        let place = open.queue(&close, Instant::now() + self.limits.new);
         let phase = Phase::Idle(Instant::now());
         let state = Mutex::new(State { phase, place: Some(place) });
         Some(Connection { pool: self.clone(), close, state })
@@ -173,7 +192,7 @@ impl Connection {
         let mut state = self.state();
         state.phase = Phase::Idle(Instant::now());
         if state.place.is_none() {
-            state.place = Some(self.pool.open().queue(&self.close));
+            state.place = Some(self.pool.open().queue(&self.close, Instant::now()));
             self.pool.changed.notify_one();
         }
     }

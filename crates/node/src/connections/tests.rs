@@ -37,6 +37,10 @@ struct Server {
 }
 
 async fn server(connections: usize, header: Duration, idle: Duration) -> Server {
+    serving(Limits { connections, header, idle, new: Duration::ZERO }).await
+}
+
+async fn serving(limits: Limits) -> Server {
     let release = Arc::new(Notify::new());
     let begun = Arc::new(Semaphore::new(0));
     let (slow, stream, begins) = (release.clone(), release.clone(), begun.clone());
@@ -72,7 +76,6 @@ async fn server(connections: usize, header: Duration, idle: Duration) -> Server 
     let stopped = async move {
         let _ = stopped.await;
     };
-    let limits = Limits { connections, header, idle };
     let task = tokio::spawn(serve(listener, routes, limits, stopped));
     Server { address, release, begun, stop: Some(stop), task }
 }
@@ -217,6 +220,25 @@ async fn a_connection_beyond_the_bound_waits_while_all_wait_for_answers() {
         client.reads("slow").await;
     }
     next.reads("fast").await;
+}
+
+#[tokio::test]
+async fn a_new_connection_has_a_moment_for_its_request() {
+    let limits = Limits { connections: 2, header: NEVER, idle: NEVER, new: 4 * SHORT };
+    let server = serving(limits).await;
+    let start = tokio::time::Instant::now();
+    // More than there is room for, before any request has arrived.
+    let mut clients = Vec::new();
+    for _ in 0..6 {
+        clients.push(server.send("").await);
+    }
+    for client in &mut clients[..2] {
+        client.0.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        client.reads("fast").await;
+    }
+    // These have had an answer, and make room at once; then those that say nothing, after their moment.
+    server.healthy().await;
+    assert!(start.elapsed() >= 4 * SHORT, "{:?}", start.elapsed());
 }
 
 #[tokio::test]
