@@ -98,6 +98,7 @@ async fn the_crash_button_shows_at_once() {
     assert_eq!(row(&view, "f.0.1"), "interrupted: run b 1030..1600, lost b 1600..");
     let holder = &view["holders"][0];
     assert_eq!((&holder["died"], &holder["expired"]), (&json!(1_600), &json!(false)));
+    assert_eq!(holder["stopped"], false);
     assert_eq!(holder["lease"], 3_000);
     rig.task("f.0", "pending", 1, None);
     rig.look(4_000).await;
