@@ -38,8 +38,7 @@ def manifests():
         (".",),
         ("sqlite",),
         ("postgres",),
-        ("sqlite", "auth"),
-        ("postgres", "auth", "crash-button"),
+        ("postgres", "crash-button"),
     ]:
         apply(*components, overlay=overlay, options=["--dry-run=server"])
     for file in ["load.yaml", "autoscaling.yaml"]:
