@@ -1,15 +1,10 @@
 //! The store is backed up and restored as docs/operations.md says.
 
-use std::process::Command;
-
 use serde_json::json;
-use testkit::Deployment;
-
-fn docker(arguments: &[&str]) {
-    let output = Command::new("docker").args(arguments).output().unwrap();
-    let error = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "docker {arguments:?}: {error}");
-}
+use testkit::{
+    Deployment,
+    docker::{docker, output},
+};
 
 /// A flow is started, or found if it is `known`. The gateway answers 503 until it has the server again.
 async fn start(deployment: &Deployment, id: &str, known: bool) {
@@ -29,15 +24,15 @@ pub async fn a_backup_is_restored(deployment: &Deployment) {
 
     start(deployment, "before-the-backup", false).await;
     deployment.compose(&["stop", "resonate"]);
-    docker(&["cp", &data, &backup]);
+    output(docker(&["cp", &data, &backup]));
     deployment.compose(&["start", "resonate"]);
     start(deployment, "after-the-backup", false).await;
 
     let volume = deployment.inspect(&server)["Mounts"][0]["Name"].as_str().unwrap().to_owned();
     deployment.compose(&["rm", "--stop", "--force", "resonate"]);
-    docker(&["volume", "rm", &volume]);
+    output(docker(&["volume", "rm", &volume]));
     deployment.compose(&["up", "--no-start", "--no-deps", "resonate"]);
-    docker(&["cp", &format!("{backup}/."), &data]);
+    output(docker(&["cp", &format!("{backup}/."), &data]));
     deployment.compose(&["start", "resonate"]);
     start(deployment, "before-the-backup", true).await;
     start(deployment, "after-the-backup", false).await;
