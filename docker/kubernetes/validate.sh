@@ -36,7 +36,7 @@ mkdir "$work/all"
 relative() { realpath --relative-to "$work/all" "$@" | paste -sd,; }
 cat >"$work/all/kustomization.yaml" <<YAML
 resources: [$(relative postgres)]
-components: [$(relative crash-button)]
+components: [$(relative auth crash-button)]
 YAML
 kubectl kustomize "$work/all" >"$work/components.yaml"
 

@@ -215,6 +215,7 @@ impl FirstCall {
             Err(error) => {
                 let kind = match error {
                     ExchangeError::Unreachable { .. } => "unreachable",
+                    ExchangeError::Unauthorized { .. } => "unauthorized",
                     ExchangeError::TooLarge { .. } => "too_large",
                     ExchangeError::Withheld(_) => "withheld",
                 };

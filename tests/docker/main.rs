@@ -6,6 +6,7 @@
 //! The tests share one deployment and run in the order below.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod auth;
 mod backup;
 mod burst;
 mod flows;
@@ -69,6 +70,7 @@ fn main() -> ExitCode {
         backup::a_backup_is_restored,
         kills::stop_drains_within_the_grace_period,
         kills::down_and_up_keep_the_flows,
+        auth::everybody_needs_a_token_and_keys_can_be_changed,
     ];
     let trial = |(name, test)| Trial::ignorable_test(name, move || run(name, test));
     let trials: Vec<_> = tests.into_iter().map(trial).collect();

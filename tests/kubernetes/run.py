@@ -38,7 +38,8 @@ def manifests():
         (".",),
         ("sqlite",),
         ("postgres",),
-        ("postgres", "crash-button"),
+        ("sqlite", "auth"),
+        ("postgres", "auth", "crash-button"),
     ]:
         apply(*components, overlay=overlay, options=["--dry-run=server"])
     for file in ["load.yaml", "autoscaling.yaml"]:

@@ -11,6 +11,7 @@
 #[macro_use]
 mod harness;
 
+mod auth;
 mod client;
 mod delivery;
 mod embedded;
@@ -42,5 +43,5 @@ fn cases() -> impl Iterator<Item = &'static harness::Case> {
 }
 
 fn main() -> ExitCode {
-    harness::run(cases(), &[embedded::TESTS, histories::TESTS].concat())
+    harness::run(cases(), &[auth::TESTS, embedded::TESTS, histories::TESTS].concat())
 }

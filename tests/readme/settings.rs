@@ -58,6 +58,7 @@ fn the_example_of_settings_is_complete() {
     let example = defaults_of_the_example();
     let mut used = BTreeMap::new();
     let overlays = [
+        "docker/auth.yaml",
         "docker/jaeger-storage.yaml",
         "docker/metrics.yaml",
         "docker/postgres.yaml",

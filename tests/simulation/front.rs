@@ -47,7 +47,8 @@ impl Front {
     pub async fn serve(self, settings: Settings, process: Process) {
         let (sender, mut calls) = mpsc::channel(256);
         let drain = settings.node.drain;
-        let gateway = Gateway::connect(settings, process.transport.clone(), &process.telemetry);
+        let gateway =
+            Gateway::connect(settings, process.transport.clone(), &process.telemetry).unwrap();
         let gateway = Arc::new(gateway);
         let table = gateway.clone();
         process.table("waits", move || table.waiting());

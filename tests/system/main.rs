@@ -10,6 +10,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod answers;
+mod auth;
 mod bounds;
 mod cancel;
 mod changed;

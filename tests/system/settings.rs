@@ -55,7 +55,8 @@ async fn https_without_certificates_is_one_clear_error() {
         let (code, lines) = run(&[process], &settings).await;
         let expected = "error: cannot use TLS for https://127.0.0.1:1: \
             No CA certificates were loaded from the system; \
-            install the CA certificates of this system (on Debian: ca-certificates)";
+            install the CA certificates of this system (on Debian: ca-certificates), \
+            or name those of the server by NODE_SERVER_CA_FILE";
         assert_eq!((code, lines.last().unwrap().as_str()), (Some(1), expected), "{lines:#?}");
     }
 }
@@ -144,4 +145,66 @@ async fn an_empty_setting_counts_as_unset_and_an_unknown_one_is_reported() {
     log.line("it to wait", |line| line.says("waiting for the Resonate Server")).await;
     assert_eq!(process.stop().await.code(), Some(0), "{log}");
     Stopped::check(&log);
+}
+
+#[tokio::test]
+async fn a_secret_that_cannot_be_used_is_one_line_that_does_not_show_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let lines = file("lines", "s3cret\ns3cret\n");
+    let toml = file("node.toml", "server_token = \"s3cret s3cret\"\n");
+    let broken = file("broken.toml", "server_token = s3cret\n");
+    let token = ("NODE_SERVER_TOKEN", "s3cret");
+    for (settings, expected) in [
+        (
+            vec![token, ("NODE_SERVER_TOKEN_FILE", &*lines)],
+            "invalid NODE_SERVER_TOKEN: NODE_SERVER_TOKEN_FILE is set too; set only one of them"
+                .to_owned(),
+        ),
+        (
+            vec![("NODE_SERVER_TOKEN_FILE", &*lines)],
+            format!(
+                "invalid NODE_SERVER_TOKEN_FILE {lines:?}: it has several lines; expected a token in one \
+                 line"
+            ),
+        ),
+        (
+            vec![("NODE_CONFIG_FILE", &*toml)],
+            "invalid NODE_SERVER_TOKEN: it has spaces or special characters; expected a token"
+                .to_owned(),
+        ),
+        (
+            vec![("NODE_CONFIG_FILE", &*broken)],
+            format!("invalid NODE_CONFIG_FILE {broken:?}: expected a readable TOML file"),
+        ),
+        (
+            vec![("NODE_SERVER_CA_FILE", &*lines)],
+            format!(
+                "invalid NODE_SERVER_CA_FILE {lines:?}: expected a PEM file with CA certificates (there \
+                 is none in it)"
+            ),
+        ),
+    ] {
+        for process in [&["service-b"][..], &["gateway"], &["--port=0", "--server-port=0"]] {
+            let (code, lines) = run(process, &settings).await;
+            assert_eq!((code, lines.len()), (Some(USAGE), 1), "{process:?}: {lines:#?}");
+            assert!(lines[0].starts_with(&format!("error: {expected}")), "{process:?}: {lines:#?}");
+            assert!(!lines[0].contains("s3cret"), "{lines:#?}");
+        }
+        if settings[0] != ("NODE_CONFIG_FILE", &broken) {
+            let (code, lines) = run(&["service-b", "--help"], &settings).await;
+            assert_eq!(code, Some(0), "{lines:#?}");
+            assert!(!lines.iter().any(|line| line.contains("s3cret")), "{lines:#?}");
+        }
+    }
+    let tokens = file("tokens", "s3cret\n");
+    let (code, lines) = run(&["gateway"], &[("GATEWAY_TOKENS_FILE", &tokens)]).await;
+    let expected = format!(
+        "error: invalid GATEWAY_TOKENS_FILE {tokens:?}: line 1: a token has 16 characters or more"
+    );
+    assert_eq!((code, lines), (Some(USAGE), vec![expected]));
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::clock::Clock;
+use crate::{auth::Auth, clock::Clock};
 
 /// The configuration of a server.
 #[derive(Debug, Clone)]
@@ -28,6 +28,8 @@ pub struct Config {
     pub url: Option<String>,
     /// The time. Default: the system's.
     pub clock: Clock,
+    /// Which tokens are accepted. Default: none is asked for.
+    pub auth: Option<Auth>,
 }
 
 impl Default for Config {
@@ -41,6 +43,7 @@ impl Default for Config {
             max_body: 2 * 1024 * 1024,
             url: None,
             clock: Clock::system(),
+            auth: None,
         }
     }
 }

@@ -57,6 +57,14 @@ impl<'a> Data<'a> {
         }
     }
 
+    /// The data as a value. Null, if its text is too deep for one: then it is refused for that.
+    pub(crate) fn to_value(self) -> Value {
+        match self {
+            Self::Text(text) => serde_json::from_str(text.get()).unwrap_or_default(),
+            Self::Value(value) => value.clone(),
+        }
+    }
+
     /// Reads the data of a request of this `kind`, and checks its rules.
     pub(crate) fn read<T: Deserialize<'a> + Rules>(self, kind: &str) -> Result<T, Unread> {
         let read = self.parse(|reason| format!("Invalid request: {}", official(kind, reason)))?;

@@ -6,7 +6,10 @@ use axum::{
     Router,
     body::Bytes,
     extract::{DefaultBodyLimit, Path, State},
-    http::{StatusCode, header::CONTENT_TYPE},
+    http::{
+        HeaderMap, StatusCode,
+        header::{AUTHORIZATION, CONTENT_TYPE},
+    },
     response::{IntoResponse, Response, Sse},
     routing::{get, post},
 };
@@ -31,8 +34,13 @@ async fn api(State(server): State<Arc<Server>>, body: Bytes) -> Response {
 
 async fn poll(
     State(server): State<Arc<Server>>,
+    headers: HeaderMap,
     Path((group, id)): Path<(String, String)>,
 ) -> Response {
+    let authorization = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+    if !server.accepts(authorization.and_then(|value| value.strip_prefix("Bearer "))) {
+        return (StatusCode::UNAUTHORIZED, "Unauthorized").into_response();
+    }
     match server.connect(group, &id) {
         // Like the official server, it sends no keep-alive.
         Some(events) => Sse::new(events).into_response(),

@@ -9,6 +9,7 @@ use wire::{
 };
 
 use crate::{
+    auth::Auth,
     data::{Data, Unread},
     operation::Operation,
     reply::Reply,
@@ -24,13 +25,13 @@ pub(crate) struct Request<'a> {
     pub(crate) operation: Result<Operation<'a>, Reply>,
 }
 
-/// Reads a body. `value` keeps its data if that has to be read as a value.
-pub(crate) fn read<'a>(body: &'a [u8], value: &'a mut Value) -> Request<'a> {
+/// Reads a body, whose token `auth` checks. `value` keeps its data if that has to be read as a value.
+pub(crate) fn read<'a>(body: &'a [u8], auth: Option<&Auth>, value: &'a mut Value) -> Request<'a> {
     if let Ok(text) = std::str::from_utf8(body)
         && let Ok(Envelope { kind, head, data }) =
             serde_json::from_str::<Envelope<RequestHead, &RawValue>>(text)
     {
-        match operation(&kind, &head, Data::Text(data)) {
+        match operation(&kind, &head, auth, Data::Text(data)) {
             Ok(operation) => return Request::new(kind, head, Ok(operation)),
             Err(Unread::Refused(reply)) => return Request::new(kind, head, Err(reply)),
             Err(Unread::Text) => {}
@@ -39,7 +40,7 @@ pub(crate) fn read<'a>(body: &'a [u8], value: &'a mut Value) -> Request<'a> {
     match serde_json::from_slice::<Envelope<RequestHead, Value>>(body) {
         Ok(Envelope { kind, head, data }) => {
             *value = data;
-            let operation = operation(&kind, &head, Data::Value(value));
+            let operation = operation(&kind, &head, auth, Data::Value(value));
             let refused = |unread| match unread {
                 Unread::Refused(reply) => reply,
                 Unread::Text => Reply::refuse(400, "Invalid request"),
@@ -63,6 +64,7 @@ impl<'a> Request<'a> {
 fn operation<'a>(
     kind: &str,
     head: &RequestHead<'a>,
+    auth: Option<&Auth>,
     data: Data<'a>,
 ) -> Result<Operation<'a>, Unread> {
     if kind.is_empty() {
@@ -77,6 +79,9 @@ fn operation<'a>(
         let reason =
             format!("Unsupported protocol version '{version}', supported versions: [{VERSION:?}]");
         return Err(Reply::refuse(400, &reason).into());
+    }
+    if let Some(auth) = auth {
+        auth.check(head.auth.as_deref(), kind, || data.to_value())?;
     }
     Operation::read(kind, &head.corr_id, data)
 }
@@ -104,7 +109,7 @@ mod tests {
         let head = r#""head":{"corrId":"c","version":"2026-04-01"}"#;
         let body = format!(r#"{{"kind":"{kind}",{head},"data":{data}}}"#);
         let mut value = Value::Null;
-        let refusal = read(body.as_bytes(), &mut value).operation.err()?;
+        let refusal = read(body.as_bytes(), None, &mut value).operation.err()?;
         assert_eq!(refusal.status, 400);
         Some(serde_json::from_str(refusal.data.get()).unwrap())
     }
@@ -166,7 +171,7 @@ mod tests {
     fn an_error_inside_of_data_is_placed_where_the_official_server_finds_it() {
         let body = b"{\"kind\":\"promise.get\",\"data\":{\"id\xa1\":1 x}}";
         let mut value = Value::Null;
-        let refusal = read(body, &mut value).operation.unwrap_err();
+        let refusal = read(body, None, &mut value).operation.unwrap_err();
         assert!(refusal.data.get().contains("invalid unicode code point at line 1"), "{refusal:?}");
     }
 

@@ -23,6 +23,7 @@ use wire::{
 };
 
 use crate::{
+    auth::Auth,
     clock::{Clock, millis},
     config::Config,
     core::{Core, Limits, Message},
@@ -41,6 +42,7 @@ pub struct Server {
     /// This server's URL, as messages name it.
     url: String,
     max_body: usize,
+    auth: Option<Auth>,
 }
 
 struct Inner {
@@ -81,6 +83,7 @@ impl Server {
             clock: config.clock,
             url: config.url.clone().unwrap_or_default(),
             max_body: config.max_body,
+            auth: config.auth.clone(),
         })
     }
 
@@ -92,7 +95,7 @@ impl Server {
     /// Answers the body of a `POST /`, with a status and a body.
     pub(crate) fn handle(&self, body: &[u8]) -> (u16, String) {
         let mut value = Value::Null;
-        let request = request::read(body, &mut value);
+        let request = request::read(body, self.auth.as_ref(), &mut value);
         let reply = request.operation.map(|operation| {
             let mut inner = self.lock();
             // Read under the lock, so that operations see it in their order.
@@ -103,6 +106,11 @@ impl Server {
         let reply = reply.unwrap_or_else(|refusal| refusal);
         let head = AnswerHead::new(request.corr_id, reply.status);
         (reply.status, envelope::to_text(&request.kind, head, &reply.data))
+    }
+
+    /// Whether a message stream may be opened with this token.
+    pub(crate) fn accepts(&self, token: Option<&str>) -> bool {
+        self.auth.as_ref().is_none_or(|auth| auth.accepts(token))
     }
 
     /// Opens a message stream. `None`: there are too many, or the server is stopping.

@@ -4,7 +4,10 @@ use std::{net::SocketAddr, time::Duration};
 
 use settings::{LogFormat, address, duration, filter, integer};
 
-use crate::config::Config;
+use crate::{
+    auth::{Auth, PublicKey},
+    config::Config,
+};
 
 const MS: Duration = Duration::from_millis(1);
 const YEAR: Duration = Duration::from_secs(8_760 * 3_600);
@@ -42,6 +45,22 @@ pub struct Settings {
     #[arg(env = "EMBEDDED_SERVER_MAX_CONNECTIONS", default_value = "1000")]
     pub max_connections: usize,
 
+    /// PEM file with the public key that verifies tokens: RSA, EC or Ed25519. Without it, no token is
+    /// asked for
+    #[arg(long, value_name = "PATH", value_parser = PublicKey::read)]
+    #[arg(env = "EMBEDDED_SERVER_AUTH_PUBLICKEY")]
+    pub auth_publickey: Option<PublicKey>,
+
+    /// The issuer that tokens must name, with --auth-publickey
+    #[arg(long, value_name = "TEXT", requires = "auth_publickey")]
+    #[arg(env = "EMBEDDED_SERVER_AUTH_ISS")]
+    pub auth_iss: Option<String>,
+
+    /// The audience that tokens must name, with --auth-publickey
+    #[arg(long, value_name = "TEXT", requires = "auth_publickey")]
+    #[arg(env = "EMBEDDED_SERVER_AUTH_AUD")]
+    pub auth_aud: Option<String>,
+
     /// Which log lines are written: error, warn, info, debug, trace, or a filter such as
     /// info,hyper=debug
     #[arg(long, value_name = "FILTER", value_parser = filter)]
@@ -61,6 +80,11 @@ impl From<Settings> for Config {
             retention: settings.retention,
             max_settled_flows: settings.max_settled_flows,
             max_connections: settings.max_connections,
+            auth: settings.auth_publickey.map(|key| Auth {
+                key,
+                iss: settings.auth_iss,
+                aud: settings.auth_aud,
+            }),
             ..Self::default()
         }
     }
@@ -83,5 +107,6 @@ mod tests {
         assert_eq!(settings.retention, config.retention);
         assert_eq!(settings.max_settled_flows, config.max_settled_flows);
         assert_eq!(settings.max_connections, config.max_connections);
+        assert!(settings.auth.is_none() && config.auth.is_none());
     }
 }

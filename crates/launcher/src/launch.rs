@@ -64,7 +64,7 @@ impl Inherited {
             gateway::Settings::augment_args(command)
                 .mut_arg("crash_button", |argument| argument.default_value("true"))
         })?;
-        gateway.node.check()?;
+        gateway.check()?;
         gateway.node.instance(gateway::GROUP)?;
         let _: ServiceSettings = inherited(service_settings)?;
         Ok(Self { gateway, server: inherited(embedded_server::Settings::augment_args)? })

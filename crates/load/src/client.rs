@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use ::settings::{Secret, SecretFile, SettingError};
 use node::error::Error;
 use reqwest::{Method, StatusCode, header::HeaderMap};
 use tokio::time::{Instant, sleep};
 
 use crate::{
+    Settings,
     crash::Inspection,
     plan::{End, Plan, Verdict},
     tally::Tally,
@@ -28,14 +30,21 @@ const LONGEST_LOOK: Duration = Duration::from_secs(1);
 pub struct Client {
     http: reqwest::Client,
     gateway: String,
+    token: Option<SecretFile<Secret>>,
 }
 
 impl Client {
-    /// A client of the gateway at this address.
+    /// A client of the gateway.
     ///
     /// # Errors
-    /// The system has no certificates, and the address needs them.
-    pub fn new(gateway: &str) -> Result<Self, Error> {
+    /// The system has no certificates, and the gateway's address needs them; or the token cannot be used.
+    pub fn new(settings: &Settings) -> Result<Self, Error> {
+        let gateway = &*settings.gateway;
+        let open = |path: &String| {
+            SecretFile::open(path, first_token)
+                .map_err(|reason| SettingError::new("--token-file", path, reason))
+        };
+        let token = settings.token_file.as_ref().map(open).transpose()?;
         let mut http =
             reqwest::Client::builder().no_proxy().connect_timeout(CONNECT_TIMEOUT).timeout(TIMEOUT);
         if gateway.starts_with("http://") {
@@ -43,20 +52,31 @@ impl Client {
             http = http.tls_certs_only([]);
         }
         let http = http.build().map_err(|error| Error::Other(text(&error)))?;
-        Ok(Self { http, gateway: gateway.to_owned() })
+        Ok(Self { http, gateway: gateway.to_owned(), token })
     }
 
-    /// Asks whether the gateway is ready.
+    /// Asks whether the gateway is ready, and accepts the token.
     ///
     /// # Errors
-    /// It is not there, or not ready.
+    /// It is not there, not ready, or asks for another token.
     pub async fn check(&self) -> Result<(), Error> {
         let reason = match self.send(Method::GET, "/readyz").await {
-            Ok((StatusCode::OK, ..)) => return Ok(()),
+            Ok((StatusCode::OK, ..)) => return self.check_token().await,
             Ok((_, _, body)) => body.trim().to_owned(),
             Err(error) => text(&error),
         };
         Err(Error::Other(format!("the gateway at {} is not ready: {reason}", self.gateway)))
+    }
+
+    async fn check_token(&self) -> Result<(), Error> {
+        let refused = match self.send(Method::GET, "/stats").await {
+            Ok((StatusCode::UNAUTHORIZED, ..)) => match &self.token {
+                Some(file) => format!("refuses the token of {}", file.path()),
+                None => "asks for a token; name a file with one by --token-file".to_owned(),
+            },
+            _ => return Ok(()),
+        };
+        Err(Error::Other(format!("the gateway at {} {refused}", self.gateway)))
     }
 
     /// Starts a flow and sees it to its end. `since`: when it was due.
@@ -123,10 +143,21 @@ impl Client {
         method: Method,
         path: &str,
     ) -> reqwest::Result<(StatusCode, HeaderMap, String)> {
-        let answer = self.http.request(method, format!("{}{path}", self.gateway)).send().await?;
+        let mut request = self.http.request(method, format!("{}{path}", self.gateway));
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token.get().expose());
+        }
+        let answer = request.send().await?;
         let (status, headers) = (answer.status(), answer.headers().clone());
         Ok((status, headers, answer.text().await?))
     }
+}
+
+/// The first token of a file, which may be the gateway's own.
+fn first_token(text: &str) -> Result<Secret, String> {
+    let lines = text.trim_start_matches('\u{feff}').lines().map(str::trim);
+    let mut tokens = lines.filter(|line| !line.is_empty() && !line.starts_with('#'));
+    ::settings::token(tokens.next().unwrap_or_default())
 }
 
 /// An error with what it comes from.

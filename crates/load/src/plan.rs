@@ -91,7 +91,9 @@ impl Plan {
                 false
             }
             502 => self.fails() && self.is_requested(&json["error"]),
-            503 if headers.contains_key(RETRY_AFTER) => return Verdict::Again(pause(headers)),
+            429 | 503 if headers.contains_key(RETRY_AFTER) => {
+                return Verdict::Again(pause(headers));
+            }
             _ => false,
         };
         match (right && is_ours, self.is_detached() && status == StatusCode::OK) {
@@ -111,7 +113,9 @@ impl Plan {
         match status.as_u16() {
             200 => {}
             404 => return Verdict::Ended(End::Lost(answer())),
-            503 if headers.contains_key(RETRY_AFTER) => return Verdict::Again(pause(headers)),
+            429 | 503 if headers.contains_key(RETRY_AFTER) => {
+                return Verdict::Again(pause(headers));
+            }
             _ => return Verdict::Ended(End::Wrong(answer())),
         }
         let json: Value = serde_json::from_str(body).unwrap_or_default();
@@ -233,8 +237,10 @@ mod tests {
         let location = headers("location", "/flows/x");
         assert_eq!(judged(&plan, 202, &location, &pending), "running");
         assert_eq!(judged(&plan, 202, &headers("location", "/flows/y"), &pending), "wrong");
-        let busy = plan.judge(StatusCode::SERVICE_UNAVAILABLE, &headers("retry-after", "2"), "");
-        assert_eq!(busy, Verdict::Again(Some(Duration::from_secs(2))));
+        for status in [StatusCode::SERVICE_UNAVAILABLE, StatusCode::TOO_MANY_REQUESTS] {
+            let busy = plan.judge(status, &headers("retry-after", "2"), "");
+            assert_eq!(busy, Verdict::Again(Some(Duration::from_secs(2))));
+        }
         assert_eq!(judged(&plan, 503, &HeaderMap::new(), &Value::Null), "wrong");
     }
 

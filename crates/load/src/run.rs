@@ -25,7 +25,7 @@ use crate::{
 /// # Errors
 /// The gateway does not answer at the beginning, or cannot crash processes.
 pub async fn run(settings: Settings, stop: impl Future<Output = ()>) -> Result<Summary, Error> {
-    let client = Arc::new(Client::new(&settings.gateway)?);
+    let client = Arc::new(Client::new(&settings)?);
     client.check().await?;
     let (tally, begin) = (Arc::new(Tally::default()), Instant::now());
     let load = async {

@@ -16,6 +16,9 @@ pub struct Settings {
     /// Address of the gateway
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:5000", value_parser = url)]
     pub gateway: String,
+    /// File with a token of the gateway; of several, one a line, the first is sent
+    #[arg(long, value_name = "PATH")]
+    pub token_file: Option<String>,
     /// Flows at the same time: when one has ended, the next one starts. 1 to 10000
     #[arg(long, value_name = "NUMBER", default_value = "8", value_parser = integer(1, 10_000))]
     pub concurrency: usize,

@@ -2,9 +2,9 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use settings::{SettingError, duration};
+use settings::{Secret, SettingError, duration};
 
-use crate::logging::LogSettings;
+use crate::{logging::LogSettings, server};
 
 const MS: Duration = Duration::from_millis(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -23,6 +23,17 @@ pub struct Config {
     /// Address of the Resonate Server
     #[arg(long = "server", env = "NODE_SERVER_URL", value_name = "URL", default_value = "http://127.0.0.1:8001", value_parser = settings::url)]
     pub server_url: String,
+    /// The token that the server's `auth` section asks for, a JWT. Other users of this machine can read a
+    /// command line: prefer the file
+    #[arg(long, env = "NODE_SERVER_TOKEN", value_name = "TOKEN", hide_default_value = true, value_parser = settings::secret)]
+    pub server_token: Option<Secret>,
+    /// File with that token in one line. It is read again when it changes
+    #[arg(long, env = "NODE_SERVER_TOKEN_FILE", value_name = "PATH")]
+    pub server_token_file: Option<String>,
+    /// PEM file with the CA certificates to trust for an https:// server, in place of those of this
+    /// system
+    #[arg(long, env = "NODE_SERVER_CA_FILE", value_name = "PATH")]
+    pub server_ca_file: Option<String>,
     /// Unique name of this process: 1 to 100 characters of A-Z a-z 0-9 - _, in which {group} and
     /// {hostname} are replaced [default: the name of the group]
     #[arg(long, env = "NODE_INSTANCE", value_name = "NAME", value_parser = template)]
@@ -84,11 +95,13 @@ pub struct ServiceSettings {
 }
 
 impl Config {
-    /// Checks settings against each other.
+    /// Checks settings against each other, and the files that they name.
     ///
     /// # Errors
-    /// A request may take longer than a lease lasts.
+    /// A request may take longer than a lease lasts; or the server's token or CA certificates cannot be
+    /// used.
     pub fn check(&self) -> Result<(), SettingError> {
+        server::check(self)?;
         // The default is cut to a shorter lease in silence.
         if self.request_timeout <= self.lease.max(REQUEST_TIMEOUT) {
             return Ok(());

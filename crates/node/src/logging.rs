@@ -14,9 +14,10 @@ use tracing_subscriber::{
 
 use crate::{error::Error, guard, launched::is_launched};
 
-/// The SDKs report what the layers, the runtime and the exporter report too, with more context.
+/// The SDKs and TLS report what the layers, the runtime and the exporter report too, with more context.
 /// Turning a target off turns off all that begin like it, so the tracing crate is turned on again.
-const DEFAULT: &str = "info,resonate=off,resonate_sdk=off,resonate_otel=info,opentelemetry=off";
+const DEFAULT: &str = "info,resonate=off,resonate_sdk=off,resonate_otel=info,opentelemetry=off,\
+                       rustls_platform_verifier=off";
 
 /// What is logged, and how.
 #[derive(Debug, Clone, clap::Args)]

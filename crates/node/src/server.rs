@@ -6,7 +6,7 @@
 //! | `runs` | leases, fencing, drain, poison: what may be sent, and until when |
 //! | [`resonate_otel::Traced`] | contexts and spans |
 //! | `repeat` | time-outs, backoff, deadlines: which answers are answers |
-//! | `http` | one request and its answer; `stream`: the messages of the server |
+//! | `http` | one request and its answer; `stream`: the messages of the server; `token`, `tls`: what makes them trust each other |
 //!
 //! A process that only creates and awaits promises uses the same layers without the upper two:
 //! [`client`].
@@ -21,14 +21,17 @@ mod repeat;
 mod runs;
 mod settlements;
 mod stream;
+mod tls;
+mod token;
 mod transport;
 
 use std::{sync::Arc, time::Duration};
 
 use resonate_otel::{Telemetry, Traced};
+use settings::SettingError;
 
 pub(crate) use self::{adapter::SdkNetwork, leases::Leases, runs::Runs};
-use self::{http::Http, repeat::Repeat, runs::HandOver};
+use self::{http::Http, repeat::Repeat, runs::HandOver, token::Token};
 pub use self::{
     pid::{Holder, instance_of},
     settlements::{Settlements, Wait},
@@ -53,10 +56,19 @@ pub(crate) struct Stack {
     pub stream: Arc<MessageStream>,
 }
 
+/// Checks the files that the settings name: the token, and CA certificates.
+///
+/// # Errors
+/// One of them cannot be used.
+pub(crate) fn check(config: &Config) -> Result<(), SettingError> {
+    Token::of(config)?;
+    config.server_ca_file.as_deref().map_or(Ok(()), |path| tls::authorities(path).map(drop))
+}
+
 /// The bottom layer: HTTP.
 ///
 /// # Errors
-/// The server's address needs TLS, and this machine has no usable CA certificates.
+/// The server's address needs TLS, and there are no usable CA certificates; or the token cannot be used.
 pub fn http(config: &Config) -> Result<Arc<dyn Transport>, Error> {
     Ok(Arc::new(Http::new(config)?))
 }

@@ -59,6 +59,12 @@ impl SettingError {
     /// An error about the value of the variable or option `name`.
     pub fn new(name: impl Into<String>, value: &str, expected: impl Into<String>) -> Self {
         let value = format!(" {value:?}");
-        Self { name: name.into(), value, place: String::new(), expected: expected.into() }
+        Self { value, ..Self::of_secret(name, expected) }
+    }
+
+    /// The same about a value that is not shown.
+    pub fn of_secret(name: impl Into<String>, expected: impl Into<String>) -> Self {
+        let (value, place) = (String::new(), String::new());
+        Self { name: name.into(), value, place, expected: expected.into() }
     }
 }

@@ -8,12 +8,14 @@
 //! | --- | --- |
 //! | `duration` | durations as people type them |
 //! | `log` | what is logged, and how |
+//! | `secret` | secrets, and files with secrets |
 //! | `error` | errors of settings, and their exit codes |
 //! | `values` | checks of values |
 
 pub mod duration;
 mod error;
 mod log;
+mod secret;
 mod values;
 
 use std::{
@@ -29,6 +31,7 @@ use clap::{
 pub use self::{
     error::{EXIT_SETTING, Error, SettingError, fail},
     log::{LogFormat, filter},
+    secret::{Secret, SecretFile, secret, token},
     values::{address, boolean, duration, integer, name, reachable, url},
 };
 
@@ -166,11 +169,9 @@ impl Files {
             let variable = format!("{prefix}{FILE}");
             let Some(path) = path_of(command, &variable, arguments) else { continue };
             let unreadable = |error: config::ConfigError| {
-                SettingError::new(
-                    &variable,
-                    &path,
-                    format!("expected a readable TOML file ({error})"),
-                )
+                let error = without_lines(&error.to_string());
+                let expected = format!("expected a readable TOML file ({error})");
+                SettingError::new(&variable, &path, expected)
             };
             let source = config::File::new(&path, config::FileFormat::Toml);
             let values = config::Config::builder().add_source(source).build();
@@ -227,6 +228,12 @@ fn path_of(command: &Command, variable: &str, arguments: &[OsString]) -> Option<
         let (name, below) = matches.subcommand()?;
         level = (command.find_subcommand(name)?, below);
     }
+}
+
+/// What is wrong with a file, without the lines that are quoted from it: they may hold a secret.
+fn without_lines(error: &str) -> String {
+    let lines = error.lines().filter(|line| !line.contains(" |")).map(str::trim);
+    lines.filter(|line| !line.is_empty()).collect::<Vec<_>>().join(": ")
 }
 
 /// What clap says about a value, in the words of [`SettingError`].

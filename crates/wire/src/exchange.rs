@@ -26,6 +26,14 @@ pub enum ExchangeError {
         /// What went wrong with the last attempt.
         reason: String,
     },
+    /// The server does not accept the token of this process. The request had no effect.
+    #[error("the Resonate Server at {server} refuses this process: {reason}")]
+    Unauthorized {
+        /// Its address.
+        server: String,
+        /// What is wrong with the token, and what to do. It does not hold the token.
+        reason: String,
+    },
     /// The server will never take it: it is too large.
     #[error("a request of {bytes} bytes is too large for the Resonate Server")]
     TooLarge {

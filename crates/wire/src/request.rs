@@ -3,7 +3,7 @@
 use std::{borrow::Cow, fmt, ops::Range, sync::Arc};
 
 use serde::{Serialize, de::IgnoredAny};
-use serde_json::value::RawValue;
+use serde_json::{Map, Value, value::RawValue};
 use tokio::{sync::watch, time::Instant};
 
 use crate::{
@@ -151,6 +151,20 @@ impl Request {
         self.replace(range, timeout_at.to_string());
     }
 
+    /// Writes a token for the server's `auth` section into the head, in place of any other.
+    pub fn set_auth(&mut self, token: &str) {
+        let text = self.parsed.borrow_owner();
+        let Ok(envelope) = serde_json::from_str::<Envelope<&RawValue, IgnoredAny>>(text) else {
+            return;
+        };
+        let range = self.range(envelope.head.get());
+        let Ok(mut head) = serde_json::from_str::<Map<String, Value>>(envelope.head.get()) else {
+            return;
+        };
+        head.insert("auth".to_owned(), token.into());
+        self.replace(range, Value::Object(head).to_string());
+    }
+
     /// The text to send.
     pub fn text(&self) -> Cow<'_, str> {
         let text = self.parsed.borrow_owner();
@@ -191,7 +205,7 @@ impl fmt::Debug for Request {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     fn fence(param: Value, origin: &str) -> Request {
         let tags = json!({"x": "a.b", "resonate:origin": origin, "resonate:scope": "global"});
@@ -253,6 +267,22 @@ mod tests {
         let mut request = fence(json!({}), "flow");
         request.correct_origin();
         assert!(request.changes.is_empty());
+    }
+
+    #[test]
+    fn a_token_takes_the_place_of_any_other_and_is_not_shown() {
+        let get =
+            r#"{"kind":"task.get","head":{"version":"x","corrId":"1","more":2},"data":{"id":"a"}}"#;
+        for mut request in [fence(json!({}), "flow.0"), Request::parse(get.to_owned()).unwrap()] {
+            let mut expected = sent(request.clone());
+            expected["head"]["auth"] = "token-2".into();
+            request.set_auth("token-1");
+            request.set_auth("token-2");
+            assert_eq!(sent(request.clone()), expected);
+            assert!(!format!("{request:?}").contains("token"), "{request:?}");
+            request.correct_origin();
+            assert_eq!(sent(request)["head"], expected["head"]);
+        }
     }
 
     #[test]

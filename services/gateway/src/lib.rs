@@ -16,7 +16,9 @@
 //! | `crash` | `POST /instances/{group}/{instance}/crash`: kill a process by a message |
 //! | `held` | the process that holds a call, and how to kill it |
 //! | `openapi` | writes `openapi.json`, the description of this interface; only in tests |
-//! | `origin` | the 403 for pages of other sites |
+//! | `access` | the 401 for clients without a token |
+//! | `limit` | the 429 for clients that send too many requests |
+//! | `origin`, `hosts` | the 403 for pages of other sites, and for names that are not the gateway's |
 //! | `span` | the span of a request |
 //! | `request` | query parameters, headers and bodies, checked |
 //! | `conflict` | the 422 for an id that belongs to something else |
@@ -27,6 +29,7 @@
 //! | `problem` | errors as HTTP clients see them |
 //! | `trace_link` | the trace of a flow, for answers |
 
+mod access;
 mod app;
 mod cancel;
 mod client;
@@ -34,7 +37,9 @@ mod conflict;
 mod crash;
 mod events;
 mod held;
+mod hosts;
 mod inspect;
+mod limit;
 mod measured;
 #[cfg(test)]
 mod openapi;

@@ -21,6 +21,7 @@ use utoipa::{
         header::Header,
         path::{Operation, OperationBuilder},
         schema::{AnyOfBuilder, Object, ObjectBuilder, SchemaType},
+        security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme},
     },
 };
 use wire::PromiseState;
@@ -96,10 +97,11 @@ impl Generator {
         Response::builder().description(description).content("application/json", content).build()
     }
 
-    /// Adds the responses of these problems to an operation: one for each status.
+    /// Adds the responses of these problems to an operation, and of those that all have: one for each
+    /// status.
     fn problems(&mut self, mut operation: OperationBuilder, names: &[&str]) -> OperationBuilder {
         let mut by_status: BTreeMap<StatusCode, Vec<&Answered>> = BTreeMap::new();
-        for name in names {
+        for name in names.iter().chain(&["Unauthorized", "WrongHost", "TooManyRequests"]) {
             let problem = self.answers.iter().find(|problem| problem.name == *name);
             let problem = problem.unwrap_or_else(|| panic!("no problem is called {name}"));
             by_status.entry(problem.status).or_default().push(problem);
@@ -251,7 +253,8 @@ impl Generator {
     fn others(&mut self) {
         let recent = self.json::<Recent>("What this gateway has counted.");
         let stats = operation("stats", "How many flows were started and answered lately");
-        self.add(HttpMethod::Get, "/stats", stats.response("200", recent));
+        let stats = self.problems(stats.response("200", recent), &[]);
+        self.add(HttpMethod::Get, "/stats", stats);
         let plain = |description: &str| {
             Response::builder()
                 .description(description)
@@ -266,7 +269,8 @@ impl Generator {
         let content = Content::new(Some(ObjectBuilder::new().schema_type(Type::Object).build()));
         let itself = Response::builder().description("It.").content("application/json", content);
         let document = operation("openapi", "This document");
-        self.add(HttpMethod::Get, "/openapi.json", document.response("200", itself));
+        let document = self.problems(document.response("200", itself), &[]);
+        self.add(HttpMethod::Get, "/openapi.json", document);
     }
 
     fn document(mut self) -> OpenApi {
@@ -274,6 +278,15 @@ impl Generator {
         self.flow();
         self.crash();
         self.others();
+        for (name, scheme) in [("bearer", HttpAuthScheme::Bearer), ("basic", HttpAuthScheme::Basic)]
+        {
+            let scheme = SecurityScheme::Http(HttpBuilder::new().scheme(scheme).build());
+            self.components.add_security_scheme(name, scheme);
+        }
+        // One of the two, or none at all: whether the gateway asks for a token is a setting.
+        let none = SecurityRequirement::default();
+        let schemes =
+            ["bearer", "basic"].map(|name| SecurityRequirement::new::<_, _, &str>(name, []));
         let info = InfoBuilder::new()
             .title("Async RPC gateway")
             .version(env!("CARGO_PKG_VERSION"))
@@ -281,7 +294,12 @@ impl Generator {
                 "Starts flows as durable promises, waits for their results, shows and cancels them. \
                  Any other path is answered with 404 (NoRoute), any other method with 405 (Method).",
             ));
-        OpenApiBuilder::new().info(info).paths(self.paths).components(Some(self.components)).build()
+        OpenApiBuilder::new()
+            .info(info)
+            .paths(self.paths)
+            .components(Some(self.components))
+            .security(Some([none].into_iter().chain(schemes)))
+            .build()
     }
 }
 
@@ -304,9 +322,12 @@ fn response(status: StatusCode, problems: &[&Answered]) -> Response {
         .description(descriptions.join(" Or: "))
         .content("application/problem+json", content.build());
     match status {
-        StatusCode::SERVICE_UNAVAILABLE => {
+        StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => {
             let seconds = ObjectBuilder::new().schema_type(Type::Integer).build();
             response.header("Retry-After", Header::new(seconds)).build()
+        }
+        StatusCode::UNAUTHORIZED => {
+            response.header("WWW-Authenticate", Header::new(text())).build()
         }
         _ => response.build(),
     }

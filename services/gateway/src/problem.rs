@@ -3,15 +3,23 @@
 use std::time::Duration;
 
 use axum::{
-    http::{HeaderValue, StatusCode, header::RETRY_AFTER},
+    http::{
+        HeaderValue, StatusCode,
+        header::{RETRY_AFTER, WWW_AUTHENTICATE},
+    },
     response::{IntoResponse, Response},
 };
 use flows::Flow;
 use problem_details::ProblemDetails;
 use serde_json::{Map, Value, json};
 use settings::duration;
+use wire::ExchangeError;
 
 use crate::{client, trace_link::Ids};
+
+/// How a client may show its token.
+const CHALLENGES: [&str; 2] =
+    [r#"Bearer realm="async-rpc""#, r#"Basic realm="async-rpc", charset="UTF-8""#];
 
 /// Why a request is not answered with a result.
 #[derive(Debug)]
@@ -67,6 +75,18 @@ pub enum Problem {
     Forgotten(String),
     /// 403: a page of another site has sent the request.
     CrossOrigin(String),
+    /// 403: the request is for a name that is not the gateway's.
+    WrongHost(String),
+    /// 401: the client has sent no token, or one that is `unknown`.
+    Unauthorized {
+        /// Whether it has sent one.
+        unknown: bool,
+    },
+    /// 429: the client sends too many requests.
+    TooManyRequests {
+        /// When it may send the next one.
+        seconds: u64,
+    },
     /// 404: no service is called like this.
     NoService(String),
     /// 502: a process cannot be crashed.
@@ -130,6 +150,29 @@ impl Problem {
                 );
                 (StatusCode::FORBIDDEN, detail, json!({}))
             }
+            Self::WrongHost(host) => {
+                let detail = format!(
+                    "{host:?} is not a name of this gateway; GATEWAY_HOSTS lists its names"
+                );
+                (StatusCode::FORBIDDEN, detail, json!({}))
+            }
+            Self::Unauthorized { unknown } => {
+                let what = match unknown {
+                    true => "this token is not one of the gateway's",
+                    false => "the gateway asks for a token",
+                };
+                let detail = format!(
+                    "{what}; send it as Authorization: Bearer …, or in a browser as the password"
+                );
+                (StatusCode::UNAUTHORIZED, detail, json!({}))
+            }
+            Self::TooManyRequests { seconds } => {
+                let detail = format!(
+                    "too many requests from this address; nothing was started, try again in \
+                     {seconds} s"
+                );
+                (StatusCode::TOO_MANY_REQUESTS, detail, json!({}))
+            }
             Self::NoService(group) => {
                 let detail = format!("no such service: {group}; a flow's page shows who holds it");
                 (StatusCode::NOT_FOUND, detail, json!({"group": group}))
@@ -178,10 +221,15 @@ fn retry(flow: &Flow) -> String {
 impl From<&client::Error> for Problem {
     fn from(error: &client::Error) -> Self {
         match error {
+            // Where the token is, is nothing for clients.
+            client::Error::NoAnswer(ExchangeError::Unauthorized { .. }) => Self::Unavailable(
+                "the Resonate Server refuses the gateway's token; see the gateway's log".to_owned(),
+            ),
             client::Error::NoAnswer(error) => Self::Unavailable(error.to_string()),
-            client::Error::Refused { status: 401 | 403, .. } => Self::Unavailable(format!(
-                "{error}; the gateway's credentials are missing or wrong"
-            )),
+            client::Error::Refused { status: 403, .. } => Self::Unavailable(
+                "the gateway's token does not cover this id: its prefix claim allows others"
+                    .to_owned(),
+            ),
             client::Error::Refused { status: 500.., .. } => Self::Unavailable(error.to_string()),
             client::Error::Refused { .. } => Self::Internal(error.to_string()),
         }
@@ -196,13 +244,25 @@ impl From<client::Error> for Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
+        let retry_after = match &self {
+            Self::TooManyRequests { seconds } => Some(*seconds),
+            Self::Unavailable(_) | Self::Full | Self::Forgotten(_) => Some(2),
+            _ => None,
+        };
         let (status, detail, members) = self.parts();
         let members: Map<String, Value> = members.as_object().cloned().unwrap_or_default();
         let problem =
             ProblemDetails::from_status_code(status).with_detail(detail).with_extensions(members);
         let mut response = problem.into_response();
-        if status == StatusCode::SERVICE_UNAVAILABLE {
-            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("2"));
+        let headers = response.headers_mut();
+        if let Some(seconds) = retry_after {
+            headers.insert(RETRY_AFTER, seconds.into());
+        }
+        if status == StatusCode::UNAUTHORIZED {
+            // The first that a browser knows makes it ask its user.
+            for challenge in CHALLENGES {
+                headers.append(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+            }
         }
         response
     }

@@ -16,7 +16,7 @@ use resonate_otel::{FlowTracer, Identity, Telemetry};
 use tokio::sync::{Semaphore, watch};
 
 use crate::{
-    GROUP, Settings,
+    GROUP, Settings, access,
     app::App,
     client::Client,
     routes,
@@ -61,7 +61,7 @@ fn start() -> Result<(), Error> {
 /// # Errors
 /// A setting is invalid, or the address is taken.
 pub fn run(settings: Settings, unknown: &[String]) -> Result<(), Error> {
-    settings.node.check()?;
+    settings.check()?;
     let instance = settings.node.instance(GROUP)?;
     let identity = Identity {
         name: GROUP.to_owned(),
@@ -87,11 +87,15 @@ pub struct Gateway {
 
 impl Gateway {
     /// Opens the message stream. Call it within a Tokio runtime.
+    ///
+    /// # Errors
+    /// The tokens of clients cannot be used.
     pub fn connect(
         settings: Settings,
         transport: Arc<dyn Transport>,
         telemetry: &Telemetry,
-    ) -> Self {
+    ) -> Result<Self, Error> {
+        let access = access::open(&settings)?;
         // A new id for each connection: messages for a connection that is half dead get lost.
         let id = ConnectionId::Fresh;
         let (exchange, stream) = server::client(&settings.node, GROUP, id, transport, telemetry);
@@ -103,7 +107,7 @@ impl Gateway {
         let stats = Stats::default();
         let watchers = Watchers::new(client.clone(), settings.clone(), stats.clone());
         let look_back = LookBack::start(client.clone(), settings.clone(), stats.clone());
-        let routes = routes::routes(App {
+        let app = App {
             client,
             waiters: waiters.clone(),
             tracer: FlowTracer::new(telemetry),
@@ -116,8 +120,9 @@ impl Gateway {
             metrics: telemetry.metrics(),
             up: up.clone(),
             stopping: stopping.subscribe(),
-        });
-        Self { routes, up, waiters, stream, stopping }
+        };
+        let routes = routes::routes(app, access);
+        Ok(Self { routes, up, waiters, stream, stopping })
     }
 
     /// How many flows are waited for.
@@ -138,7 +143,7 @@ async fn serve(settings: Settings, instance: String, telemetry: &Telemetry) -> R
     let limits = Limits::new(settings.connections());
     let (drain, greeting) = (settings.node.drain, settings.node.greeting.clone());
     let transport = server::http(&settings.node)?;
-    let gateway = Gateway::connect(settings, transport, telemetry);
+    let gateway = Gateway::connect(settings, transport, telemetry)?;
 
     let mut stopping = gateway.stopping.subscribe();
     let server = connections::serve(listener, gateway.routes.clone(), limits, async move {

@@ -18,10 +18,13 @@ use tokio::time::Instant;
 use wire::{Promise, PromiseState};
 
 use crate::{
+    access::{self, Access},
     app::App,
     cancel,
     client::{self, Created},
-    conflict, crash, events, inspect, measured, origin, page,
+    conflict, crash, events,
+    hosts::{self, Hosts},
+    inspect, limit, measured, origin, page,
     problem::Problem,
     request::{self, Request},
     span::RequestSpan,
@@ -29,8 +32,8 @@ use crate::{
     trace_link::{Ids, TraceLink},
 };
 
-/// All routes.
-pub fn routes(app: App) -> Router {
+/// All routes. Those of health checks are open to all clients, whatever `access` asks for.
+pub fn routes(app: App, access: Access) -> Router {
     let mut router = Router::new();
     for flow in FLOWS {
         let start_flow = async |State(app): State<App>,
@@ -49,16 +52,22 @@ pub fn routes(app: App) -> Router {
         };
         router = router.route(&flow.route(), post(start_flow));
     }
-    router
+    let no_method = async |method: Method| Problem::Method(method.to_string());
+    router = router
         .route("/flows/{id}/events", get(events::events))
         .merge(page::routes())
         .route("/flows/{id}", delete(cancel::cancel))
         .merge(crash::routes(&app.settings))
         .route("/stats", get(async |State(app): State<App>| app.stats.answer()))
-        .merge(health::routes(app.up.clone()))
         .fallback(async |uri: Uri| Problem::NoRoute(uri.path().to_owned()))
-        .method_not_allowed_fallback(async |method: Method| Problem::Method(method.to_string()))
-        .layer(from_fn(origin::check))
+        .method_not_allowed_fallback(no_method)
+        .layer(from_fn(origin::check));
+    if let Some(tokens) = access {
+        router = router.layer(from_fn_with_state(tokens, access::check));
+    }
+    router = router.layer(from_fn_with_state(Hosts::of(&app.settings), hosts::check));
+    limit::limited(router, &app.settings)
+        .merge(health::routes(app.up.clone()).method_not_allowed_fallback(no_method))
         .layer(from_fn_with_state(app.metrics.clone(), measured::measure))
         .layer(DefaultBodyLimit::max(request::LARGEST_BODY))
         .with_state(app)

@@ -3,6 +3,9 @@
 use std::{net::SocketAddr, time::Duration};
 
 use node::{config::Config, descriptors, memory};
+use settings::SettingError;
+
+use crate::{access, hosts::Hosts};
 
 const MS: Duration = Duration::from_millis(1);
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -66,6 +69,25 @@ pub struct Settings {
         value_parser = settings::integer(1, 1_000_000)
     )]
     pub max_waiting: Option<usize>,
+    /// File with the tokens that clients may use, one a line: a bearer token, or the password in a browser.
+    /// It is read again when it changes [default: clients need none]
+    #[arg(long, env = "GATEWAY_TOKENS_FILE", value_name = "PATH")]
+    pub tokens_file: Option<String>,
+    /// Most requests per second of one client, by its address; further ones are answered with 429.
+    /// 1 to 1000000 [default: no limit]
+    #[arg(long, env = "GATEWAY_RATE_LIMIT", value_name = "NUMBER", value_parser = settings::integer(1, 1_000_000))]
+    pub rate_limit: Option<usize>,
+    /// Requests that a client may send at once before the limit counts. 1 to 1000000
+    #[arg(long, env = "GATEWAY_RATE_BURST", value_name = "NUMBER", default_value = "20", value_parser = settings::integer(1, 1_000_000))]
+    pub rate_burst: usize,
+    /// Proxies in front of the gateway that append their client's address to X-Forwarded-For. With 0, the
+    /// header does not count for the limit, and each proxy is one client. 0 to 16
+    #[arg(long, env = "GATEWAY_PROXIES", value_name = "NUMBER", default_value = "0", value_parser = settings::integer(0, 16))]
+    pub proxies: usize,
+    /// Host names under which clients may reach the gateway, such as a.example,b.example, or * for any.
+    /// localhost and IP addresses are always allowed [default: any, or none if it listens on loopback]
+    #[arg(long, env = "GATEWAY_HOSTS", value_name = "LIST", value_parser = Hosts::parse)]
+    pub hosts: Option<Hosts>,
     /// Address of Jaeger's page as browsers reach it, for trace_url in answers [default: no trace_url]
     #[arg(long, env = "GATEWAY_JAEGER_URL", value_name = "URL", value_parser = settings::url)]
     pub jaeger_url: Option<String>,
@@ -85,6 +107,15 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// Checks settings against each other, and the files that they name.
+    ///
+    /// # Errors
+    /// Those of [`Config::check`], or the tokens of clients cannot be used.
+    pub fn check(&self) -> Result<(), SettingError> {
+        self.node.check()?;
+        access::open(self).map(drop)
+    }
+
     /// Most connections at once.
     pub(crate) fn connections(&self) -> usize {
         let bound = self.max_connections.unwrap_or_else(|| memory::bound(BYTES_OF_A_CONNECTION));

@@ -5,6 +5,7 @@
 //! | --- | --- |
 //! | [`system`] | the whole system, started by its launcher |
 //! | [`server`] | the embedded and the official Resonate Server as processes |
+//! | [`auth`] | keys and tokens, and TLS in front of a server |
 //! | [`cable`] | a connection to a server that can be cut |
 //! | [`process`], [`log`] | a process, and the lines that processes print |
 //! | [`http`], [`resonate`] | clients of the gateway and of the Resonate Server |
@@ -16,6 +17,7 @@
 //! | [`wait`] | [`until`], [`free_port`] |
 #![allow(clippy::unwrap_used, reason = "a test helper fails by panicking")]
 
+pub mod auth;
 pub mod cable;
 pub mod collector;
 pub mod deployment;

@@ -20,7 +20,7 @@ fn apply(core: &mut Core, now: i64, kind: &str, data: Value) -> (u16, Value, Vec
     let head = json!({"corrId": "c", "version": "2026-04-01"});
     let body = json!({"kind": kind, "head": head, "data": data}).to_string();
     let mut value = Value::Null;
-    let Ok(operation) = request::read(body.as_bytes(), &mut value).operation else {
+    let Ok(operation) = request::read(body.as_bytes(), None, &mut value).operation else {
         return (400, Value::Null, Vec::new());
     };
     let (reply, messages) = core.apply(now, operation);

@@ -57,6 +57,7 @@ async fn run_with(button: bool, arguments: &[&str]) -> (Result<Summary, Error>, 
     let service = Shared::new(Mutex::new(Service { button, ..Service::default() }));
     let routes = Router::new()
         .route("/readyz", get(async || "ready"))
+        .route("/stats", get(async || "{}"))
         .route("/flows/{id}", get(look))
         .route("/detached-chain", post(start))
         .fallback(crash)

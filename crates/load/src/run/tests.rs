@@ -72,8 +72,11 @@ async fn answer(
 /// Runs with these options against a gateway that answers by `script`.
 async fn run_with(script: Script, arguments: &[&str]) -> Value {
     let gateway = Gateway { script, asked: Arc::default() };
-    let routes =
-        Router::new().route("/readyz", get(async || "ready")).fallback(answer).with_state(gateway);
+    let routes = Router::new()
+        .route("/readyz", get(async || "ready"))
+        .route("/stats", get(async || "{}"))
+        .fallback(answer)
+        .with_state(gateway);
     let (url, _server) = serve(routes).await;
     let summary = run(settings(&url, arguments), pending()).await.unwrap();
     let json = serde_json::from_str::<Value>(&summary.json()).unwrap();
@@ -207,4 +210,41 @@ async fn told_to_stop_it_waits_for_the_flows_that_are_open() {
     let summary = run(settings(&url, &["--for=1h", AWAITED]), stop).await.unwrap();
     let json = serde_json::from_str::<Value>(&summary.json()).unwrap();
     assert_eq!((&json["flows"], &json["right"]), (&json!(8), &json!(8)), "{json}");
+}
+
+#[tokio::test]
+async fn the_token_of_a_file_is_sent_and_one_that_is_missing_or_wrong_ends_the_run_at_once() {
+    let answer = async |request: Request| {
+        let sent = request.headers().get("authorization").map(|value| value.as_bytes());
+        match (sent, request.uri().path()) {
+            (Some(b"Bearer s3cret-s3cret-s3cret"), _) | (_, "/readyz") => StatusCode::OK,
+            _ => StatusCode::UNAUTHORIZED,
+        }
+    };
+    let (url, _server) = serve(Router::new().fallback(answer)).await;
+    let folder = tempfile::tempdir().unwrap();
+    let check = async |tokens: Option<&str>| {
+        let path = folder.path().join("tokens");
+        let option = format!("--token-file={}", path.display());
+        tokens.iter().for_each(|text| std::fs::write(&path, text).unwrap());
+        let options: &[&str] = if tokens.is_some() { &[&option] } else { &[] };
+        match Client::new(&settings(&url, options)) {
+            Ok(client) => client.check().await.err().map(|error| error.to_string()),
+            Err(error) => Some(error.to_string()),
+        }
+    };
+    assert_eq!(check(Some("# one\ns3cret-s3cret-s3cret\nother\n")).await, None);
+    let missing = check(None).await.unwrap();
+    assert!(
+        missing.ends_with("asks for a token; name a file with one by --token-file"),
+        "{missing}"
+    );
+    let path = folder.path().join("tokens").display().to_string();
+    for (tokens, expected) in [
+        ("other-other-other\n", format!("refuses the token of {path}")),
+        ("# none\n", format!("invalid --token-file {path:?}: it is empty")),
+    ] {
+        let error = check(Some(tokens)).await.unwrap();
+        assert!(error.contains(&expected) && !error.contains("other"), "{error}");
+    }
 }

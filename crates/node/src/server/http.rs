@@ -1,6 +1,11 @@
 //! One request and its answer, by HTTP.
 
-use std::{error::Error as StdError, io, time::Duration};
+use std::{
+    error::Error as StdError,
+    io,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 use axum::http::{
     HeaderMap, HeaderValue, Method, Request as HttpRequest, StatusCode, Uri,
@@ -10,22 +15,35 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use futures_util::{StreamExt, TryStreamExt};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
-use hyper_rustls::{ConfigBuilderExt, HttpsConnector, HttpsConnectorBuilder};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::{TokioExecutor, TokioTimer},
 };
 use reqwest::Url;
-use rustls::{ClientConfig, RootCertStore};
-use tokio::time::timeout;
+use settings::Secret;
+use tokio::{
+    sync::Notify,
+    time::{Instant, timeout},
+};
 use wire::{Answer, Exchange, ExchangeError, Request};
 
-use super::transport::{Chunks, Transport};
+use super::{
+    tls,
+    token::Token,
+    transport::{Chunks, Transport},
+};
 use crate::{config::Config, error::Error};
 
 /// A connection that was idle for this long is not used again. Idle connections die unnoticed, and all
 /// of them at once: each would cost a request its time-out until keep-alive has closed it.
 const IDLE: Duration = Duration::from_secs(3);
+
+/// How often the log says that the token does not cover an id.
+const FORBIDDEN: Duration = Duration::from_secs(60);
+
+/// The status for an id that the token does not cover.
+const FORBIDDEN_STATUS: u16 = 403;
 
 type Response = axum::http::Response<Incoming>;
 
@@ -35,6 +53,11 @@ pub(crate) struct Http {
     client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
     url: Uri,
     headers: HeaderMap,
+    token: Token,
+    /// Notified when the server refuses the token.
+    refused: Notify,
+    /// When the log said that the token does not cover an id.
+    forbidden: Mutex<Option<Instant>>,
     /// The URL without credentials, for people.
     server: String,
     request_timeout: Duration,
@@ -42,7 +65,7 @@ pub(crate) struct Http {
 
 impl Http {
     /// # Errors
-    /// This machine has no usable CA certificates, which `https://` needs.
+    /// There are no usable CA certificates, which `https://` needs, or the token cannot be used.
     pub fn new(config: &Config) -> Result<Self, Error> {
         let server = without_credentials(&config.server_url);
         let mut tcp = HttpConnector::new();
@@ -54,16 +77,7 @@ impl Http {
         tcp.set_keepalive(Some(Duration::from_secs(5)));
         tcp.set_keepalive_interval(Some(Duration::from_secs(2)));
         tcp.set_keepalive_retries(Some(3));
-        let tls = tls(config.server_url.starts_with("https://")).map_err(|error| {
-            let reason = match error {
-                rustls::Error::General(reason) => reason,
-                other => other.to_string(),
-            };
-            Error::Other(format!(
-                "cannot use TLS for {server}: {reason}; \
-                 install the CA certificates of this system (on Debian: ca-certificates)"
-            ))
-        })?;
+        let tls = tls::client(config, &server)?;
         let connector = HttpsConnectorBuilder::new()
             .with_tls_config(tls)
             .https_or_http()
@@ -76,56 +90,74 @@ impl Http {
         let url = server
             .parse()
             .map_err(|error| Error::Other(format!("{server} is not a URL: {error}")))?;
-        let headers = headers(&config.server_url);
-        Ok(Self { client, url, headers, server, request_timeout: config.attempt_timeout() })
+        Ok(Self {
+            client,
+            url,
+            headers: headers(&config.server_url),
+            token: Token::of(config)?,
+            refused: Notify::new(),
+            forbidden: Mutex::default(),
+            server,
+            request_timeout: config.attempt_timeout(),
+        })
     }
 
     async fn send(
         &self,
         method: Method,
         url: Uri,
+        token: Option<&Secret>,
         body: String,
     ) -> Result<Response, ExchangeError> {
         let mut request = HttpRequest::new(Full::from(body));
         *request.method_mut() = method;
         *request.uri_mut() = url;
         *request.headers_mut() = self.headers.clone();
+        if let Some(token) = token
+            && let Ok(mut value) = HeaderValue::try_from(format!("Bearer {}", token.expose()))
+        {
+            value.set_sensitive(true);
+            request.headers_mut().insert(AUTHORIZATION, value);
+        }
         self.client.request(request).await.map_err(|error| self.unreachable(cause(&error)))
     }
 
-    fn unreachable(&self, reason: String) -> ExchangeError {
-        ExchangeError::Unreachable { server: self.server.clone(), reason }
-    }
-}
-
-#[async_trait::async_trait]
-impl Exchange for Http {
-    async fn exchange(&self, request: Request) -> Result<Answer, ExchangeError> {
+    /// Sends a request with a token: in the head, where the server reads it, and as a header, for a
+    /// proxy in front of it.
+    async fn post(
+        &self,
+        mut request: Request,
+        token: Option<&Secret>,
+    ) -> Result<Answer, ExchangeError> {
+        if let Some(token) = token {
+            request.set_auth(token.expose());
+        }
         let text = request.text().into_owned();
-        let response = self.send(Method::POST, self.url.clone(), text).await?;
+        let bytes = text.len();
+        let response = self.send(Method::POST, self.url.clone(), token, text).await?;
         let status = response.status();
         let body = response.into_body().collect().await;
         let body = body.map_err(|error| self.unreachable(cause(&error)))?.to_bytes();
-        if status == StatusCode::PAYLOAD_TOO_LARGE {
-            return Err(ExchangeError::TooLarge { bytes: request.text().len() });
+        match status {
+            StatusCode::PAYLOAD_TOO_LARGE => return Err(ExchangeError::TooLarge { bytes }),
+            StatusCode::UNAUTHORIZED => return Err(self.unauthorized()),
+            _ => {}
         }
         // Text that is not UTF-8 is not an answer: the empty text stands for it.
         let text = String::from_utf8(body.into()).unwrap_or_default();
         Answer::parse(&request, text)
             .map_err(|error| self.unreachable(format!("{error} (HTTP status {status})")))
     }
-}
 
-#[async_trait::async_trait]
-impl Transport for Http {
-    fn server(&self) -> &str {
-        &self.server
-    }
-
-    async fn open_stream(&self, group: &str, id: &str) -> Result<Chunks, ExchangeError> {
+    async fn get(
+        &self,
+        group: &str,
+        id: &str,
+        token: Option<&Secret>,
+    ) -> Result<Chunks, ExchangeError> {
         let url = format!("{}/poll/{group}/{id}", self.server);
         let url = url.parse().map_err(|error| self.unreachable(format!("{url}: {error}")))?;
-        let send = self.send(Method::GET, url, String::new());
+        let send = self.send(Method::GET, url, token, String::new());
         let Ok(response) = timeout(self.request_timeout, send).await else {
             return Err(self.unreachable(format!("no answer within {:?}", self.request_timeout)));
         };
@@ -140,21 +172,84 @@ impl Transport for Http {
             status if status.is_success() => {
                 Err(self.unreachable("it answered without a message stream".to_owned()))
             }
+            StatusCode::UNAUTHORIZED => Err(self.unauthorized()),
             status => Err(self.unreachable(format!("it answered {status}"))),
+        }
+    }
+
+    fn unreachable(&self, reason: String) -> ExchangeError {
+        ExchangeError::Unreachable { server: self.server.clone(), reason }
+    }
+
+    fn unauthorized(&self) -> ExchangeError {
+        let (server, reason) = (self.server.clone(), self.token.refusal());
+        ExchangeError::Unauthorized { server, reason }
+    }
+
+    /// Logs that the token is good, but not for this request. A process with a narrow token may meet
+    /// many such requests.
+    fn forbidden(&self, request: &Request) {
+        let mut last = self.forbidden.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.is_none_or(|last| last.elapsed() >= FORBIDDEN) {
+            *last = Some(Instant::now());
+            tracing::warn!(
+                kind = request.kind(),
+                "the Resonate Server forbids a request: the token has no prefix claim, or one that \
+                 does not cover the id"
+            );
         }
     }
 }
 
-/// The TLS settings of a client. Without TLS, the system's certificates need not be read, or be
-/// there.
-fn tls(used: bool) -> Result<ClientConfig, rustls::Error> {
-    let provider = rustls::crypto::aws_lc_rs::default_provider().into();
-    let builder =
-        ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
-    Ok(match used {
-        true => builder.try_with_platform_verifier()?.with_no_client_auth(),
-        false => builder.with_root_certificates(RootCertStore::empty()).with_no_client_auth(),
-    })
+#[async_trait::async_trait]
+impl Exchange for Http {
+    async fn exchange(&self, request: Request) -> Result<Answer, ExchangeError> {
+        let token = self.token.get();
+        let mut answered = self.post(request.clone(), token.as_ref()).await;
+        // The file of the token may hold another one by now.
+        if is_refused(&answered)
+            && let Some(newer) = self.token.newer(token.as_ref())
+        {
+            answered = self.post(request.clone(), Some(&newer)).await;
+        }
+        match &answered {
+            Err(ExchangeError::Unauthorized { .. }) => self.refused.notify_waiters(),
+            Ok(answer) if answer.status() == FORBIDDEN_STATUS => self.forbidden(&request),
+            _ => {}
+        }
+        answered
+    }
+}
+
+fn is_refused(answered: &Result<Answer, ExchangeError>) -> bool {
+    match answered {
+        Ok(answer) => answer.status() == FORBIDDEN_STATUS,
+        Err(error) => matches!(error, ExchangeError::Unauthorized { .. }),
+    }
+}
+
+#[async_trait::async_trait]
+impl Transport for Http {
+    fn server(&self) -> &str {
+        &self.server
+    }
+
+    async fn open_stream(&self, group: &str, id: &str) -> Result<Chunks, ExchangeError> {
+        let token = self.token.get();
+        match self.get(group, id, token.as_ref()).await {
+            Err(error @ ExchangeError::Unauthorized { .. }) => {
+                match self.token.newer(token.as_ref()) {
+                    Some(newer) => self.get(group, id, Some(&newer)).await,
+                    None => Err(error),
+                }
+            }
+            opened => opened,
+        }
+    }
+
+    async fn refused(&self) {
+        self.refused.notified().await;
+    }
 }
 
 /// The headers of every request, with the credentials that the URL may hold.
@@ -181,7 +276,18 @@ fn cause(error: &(dyn StdError + 'static)) -> String {
     while let Some(inner) = cause.source() {
         cause = inner;
     }
-    cause.to_string()
+    match cause.downcast_ref().and_then(tls_error) {
+        Some(error @ rustls::Error::InvalidCertificate(_)) => {
+            format!("{error}; NODE_SERVER_CA_FILE names the CA certificates to trust")
+        }
+        _ => cause.to_string(),
+    }
+}
+
+/// What TLS says. It is no source: an I/O error shows the source of what it holds in place of that.
+fn tls_error(error: &io::Error) -> Option<&rustls::Error> {
+    let held = error.get_ref()?;
+    held.downcast_ref().or_else(|| tls_error(held.downcast_ref()?))
 }
 
 fn without_credentials(url: &str) -> String {
@@ -196,27 +302,4 @@ fn without_credentials(url: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn credentials_are_not_shown() {
-        for (url, shown) in [
-            ("http://user:secret@resonate:8001", "http://resonate:8001"),
-            ("http://user@resonate:8001/base", "http://resonate:8001/base"),
-            ("http://127.0.0.1:8001", "http://127.0.0.1:8001"),
-        ] {
-            assert_eq!(without_credentials(url), shown);
-        }
-    }
-
-    #[test]
-    fn credentials_are_sent() {
-        let authorization = |url| headers(url).remove(AUTHORIZATION);
-        assert_eq!(
-            authorization("http://user:p%40ss@resonate:8001").unwrap(),
-            "Basic dXNlcjpwQHNz"
-        );
-        assert_eq!(authorization("http://resonate:8001"), None);
-    }
-}
+mod tests;

@@ -22,6 +22,11 @@ pub(super) fn backoff() -> ExponentialBackoff {
         .build()
 }
 
+/// The delay after the server has refused this process's token: somebody has to replace it first.
+pub(super) fn refused_delay() -> Duration {
+    Duration::from_secs(2).mul_f64(rand::random_range(0.8..1.2))
+}
+
 /// An attempt of a request with a deadline gets half of the time that is left, but at least this long:
 /// a lease must survive a request that was lost.
 const SHORTEST_ATTEMPT: Duration = Duration::from_millis(200);
@@ -132,9 +137,17 @@ impl Exchange for Repeat {
                     return Ok(answer);
                 }
                 Err(error @ ExchangeError::TooLarge { .. }) => return Err(error),
+                // Whoever waits for it must hear that now; a run has time until its lease ends.
+                Err(error @ ExchangeError::Unauthorized { .. }) if request.deadline().is_none() => {
+                    return Err(error);
+                }
                 Err(error) => error,
             };
-            let next = Instant::now() + backoff.next().unwrap_or_default();
+            let delay = match error {
+                ExchangeError::Unauthorized { .. } => refused_delay() / 2,
+                _ => backoff.next().unwrap_or_default(),
+            };
+            let next = Instant::now() + delay;
             let deadline = request.deadline().map_or(patience, |deadline| *deadline.borrow());
             if next >= deadline {
                 return Err(error);
@@ -313,5 +326,33 @@ mod tests {
         let error = repeat.exchange(release()).await.unwrap_err();
         assert!(matches!(error, ExchangeError::TooLarge { .. }));
         assert_eq!(server.kinds().len(), 1);
+    }
+
+    /// A server that refuses the token, and counts its requests.
+    #[derive(Default)]
+    struct Refusing(AtomicUsize);
+
+    #[async_trait::async_trait]
+    impl Exchange for Refusing {
+        async fn exchange(&self, _: Request) -> Result<Answer, ExchangeError> {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            let (server, reason) = ("http://server".to_owned(), "expired".to_owned());
+            Err(ExchangeError::Unauthorized { server, reason })
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refused_token_is_tried_slowly_for_a_run_and_once_for_a_client() {
+        let (mut repeat, _) = rig(Vec::new());
+        let server = Arc::new(Refusing::default());
+        repeat.next = server.clone();
+        let start = Instant::now();
+        let error = repeat.exchange(release()).await.unwrap_err();
+        assert!(matches!(error, ExchangeError::Unauthorized { .. }));
+        assert_eq!((server.0.swap(0, Ordering::Relaxed), start.elapsed()), (1, Duration::ZERO));
+        let lease_ends = start + Duration::from_secs(10);
+        repeat.exchange(release().until(lease_ends)).await.unwrap_err();
+        let count = server.0.load(Ordering::Relaxed);
+        assert!((8..=13).contains(&count), "{count} requests in ten seconds");
     }
 }

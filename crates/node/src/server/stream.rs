@@ -11,7 +11,10 @@ use resonate_otel::Traced;
 use tokio::{sync::watch, task::AbortHandle, time::Instant};
 use wire::{ExchangeError, Message};
 
-use super::{repeat::backoff, transport::Transport};
+use super::{
+    repeat::{backoff, refused_delay},
+    transport::Transport,
+};
 
 /// A connection is replaced after about this long: something on the way can hold it open and silent,
 /// which looks like a server without work.
@@ -126,17 +129,24 @@ async fn read(
         Ok::<_, ExchangeError>((id, chunks.eventsource()))
     };
     let mut delays = backoff();
-    // Each outage and its end are logged once.
+    // Each outage and its end are logged once, and each reason why the token is refused.
     let mut outage_logged = false;
+    let mut refusal_logged = None;
     loop {
         let (connection, mut events) = match connect().await {
             Ok(connected) => connected,
             Err(error) => {
-                if !outage_logged {
-                    tracing::warn!(%error, "waiting for the Resonate Server");
-                    outage_logged = true;
+                let refused = matches!(error, ExchangeError::Unauthorized { .. });
+                let refusal = refused.then(|| error.to_string());
+                if !outage_logged || refused && refusal != refusal_logged {
+                    tracing::warn!(group, %error, "waiting for the Resonate Server");
+                    (outage_logged, refusal_logged) = (true, refusal);
                 }
-                tokio::time::sleep(delays.next().unwrap_or_default()).await;
+                let delay = match refused {
+                    true => refused_delay(),
+                    false => delays.next().unwrap_or_default(),
+                };
+                tokio::time::sleep(delay).await;
                 continue;
             }
         };
@@ -144,12 +154,20 @@ async fn read(
         if std::mem::take(&mut outage_logged) {
             tracing::info!(server = transport.server(), "connected to the Resonate Server");
         }
+        refusal_logged = None;
         let since = Instant::now();
         listener.connected(&connection);
         up.send_replace(true);
         loop {
             let renewal = async {
-                tokio::time::sleep(RENEW.mul_f64(rand::random_range(0.8..1.2))).await;
+                let refused = async {
+                    tokio::time::sleep(STABLE).await;
+                    transport.refused().await;
+                };
+                tokio::select! {
+                    () = tokio::time::sleep(RENEW.mul_f64(rand::random_range(0.8..1.2))) => {}
+                    () = refused => {}
+                }
                 connect().await
             };
             match read_until(&mut events, renewal, &*listener).await {
@@ -161,6 +179,8 @@ async fn read(
                         read_until(&mut old, tokio::time::sleep(OVERLAP), &*listener).await
                     });
                 }
+                // What the messages ask for would be refused. This process is not ready.
+                Some(Err(ExchangeError::Unauthorized { .. })) => break,
                 // The old connection may still be good: read it, and try again later.
                 Some(Err(error)) => tracing::debug!(%error, "renewing the message stream failed"),
                 None => break,
@@ -200,164 +220,4 @@ async fn read_until<T, E: std::fmt::Display>(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use axum::{
-        Router,
-        extract::Path,
-        http::{StatusCode, header::CONTENT_TYPE},
-        response::{IntoResponse, Response},
-        routing::get,
-    };
-    use clap::{Args, FromArgMatches};
-    use resonate_otel::{Identity, Telemetry};
-    use std::sync::atomic::{AtomicUsize, Ordering};
-    use tokio::{net::TcpListener, sync::mpsc};
-    use wire::{Answer, Exchange, Request};
-
-    use crate::{config::Config, server::Chunks};
-
-    const STREAM: [(axum::http::HeaderName, &str); 1] = [(CONTENT_TYPE, "text/event-stream")];
-
-    /// A stream to a server that answers `GET /poll` so, the number of the request given.
-    async fn stream(answer: fn(usize) -> Response, id: ConnectionId) -> (MessageStream, Seen) {
-        let (told, ids) = mpsc::channel(64);
-        let requests = Arc::new(AtomicUsize::new(0));
-        let counted = requests.clone();
-        let poll = async move |Path((_, id)): Path<(String, String)>| {
-            // What the test does not look at is dropped.
-            let _ = told.try_send(id);
-            answer(counted.fetch_add(1, Ordering::Relaxed))
-        };
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        let app = Router::new().route("/poll/{group}/{id}", get(poll));
-        tokio::spawn(async move { axum::serve(listener, app).await });
-        let config = config(&url);
-        let transport = crate::server::http(&config).unwrap();
-        (stream_over(transport, &config, id), Seen { ids, requests })
-    }
-
-    fn config(url: &str) -> Config {
-        let command = Config::augment_args(clap::Command::new("test"));
-        Config::from_arg_matches(&command.get_matches_from(["test", "--server", url])).unwrap()
-    }
-
-    fn stream_over(
-        transport: Arc<dyn Transport>,
-        config: &Config,
-        id: ConnectionId,
-    ) -> MessageStream {
-        let identity = Identity {
-            name: "g".to_owned(),
-            instance: "i".to_owned(),
-            namespace: String::new(),
-            version: "0".to_owned(),
-        };
-        let telemetry = Telemetry::start(identity).unwrap();
-        crate::server::client(config, "g", id, transport, &telemetry).1
-    }
-
-    /// What the server has seen.
-    struct Seen {
-        ids: mpsc::Receiver<String>,
-        requests: Arc<AtomicUsize>,
-    }
-
-    struct Tell(mpsc::Sender<String>);
-
-    impl Listener for Tell {
-        fn connected(&self, _: &str) {}
-
-        fn message(&self, message: Message) {
-            let _ = self.0.try_send(message.into_text());
-        }
-    }
-
-    #[tokio::test]
-    async fn a_stream_that_fails_in_any_way_is_opened_again_without_spinning() {
-        let answers: [fn(usize) -> Response; 4] = [
-            |_| StatusCode::SERVICE_UNAVAILABLE.into_response(),
-            |_| (StatusCode::MOVED_PERMANENTLY, [("location", "/")]).into_response(),
-            |_| "<html></html>".into_response(),
-            |_| (STREAM, "").into_response(),
-        ];
-        for answer in answers {
-            let (stream, mut seen) = stream(answer, ConnectionId::Instance("i".to_owned())).await;
-            stream.open(Tell(mpsc::channel(1).0));
-            let start = Instant::now();
-            for _ in 0..6 {
-                assert_eq!(seen.ids.recv().await.as_deref(), Some("i"));
-            }
-            // 10, 20, 40, 80 and 100 ms at least.
-            assert!(start.elapsed() >= Duration::from_millis(250), "{:?}", start.elapsed());
-            assert!(seen.requests.load(Ordering::Relaxed) < 10);
-            stream.close();
-            assert!(!*stream.up().borrow());
-        }
-    }
-
-    #[tokio::test]
-    async fn garbage_is_skipped_and_each_connection_can_have_an_id_of_its_own() {
-        let execute = r#"{"kind":"execute","head":{},"data":{"task":{"id":"x","version":1}}}"#;
-        assert_eq!(Message::execute("x", 1).into_text(), execute);
-        let answer = |_| {
-            let message = Message::execute("x", 1).into_text();
-            (STREAM, format!("data: garbage\n\ndata: {message}\n\n")).into_response()
-        };
-        let (stream, mut seen) = stream(answer, ConnectionId::Fresh).await;
-        let (tell, mut told) = mpsc::channel(1);
-        stream.open(Tell(tell));
-        assert_eq!(told.recv().await.as_deref(), Some(execute));
-        let (first, second) = (seen.ids.recv().await, seen.ids.recv().await);
-        assert!(first.is_some() && first != second);
-    }
-
-    /// A server whose connections the test gets, as what sends their text.
-    struct Connections(mpsc::Sender<mpsc::Sender<String>>);
-
-    #[async_trait::async_trait]
-    impl Exchange for Connections {
-        async fn exchange(&self, _: Request) -> Result<Answer, ExchangeError> {
-            std::future::pending().await
-        }
-    }
-
-    #[async_trait::async_trait]
-    impl Transport for Connections {
-        fn server(&self) -> &str {
-            "http://server"
-        }
-
-        async fn open_stream(&self, _: &str, _: &str) -> Result<Chunks, ExchangeError> {
-            let (sender, texts) = mpsc::channel(4);
-            self.0.send(sender).await.unwrap();
-            let next = async |mut texts: mpsc::Receiver<String>| {
-                Some((Ok(texts.recv().await?.into()), texts))
-            };
-            Ok(futures_util::stream::unfold(texts, next).boxed())
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_silent_connection_is_replaced_and_read_for_another_moment() {
-        let (connected, mut connections) = mpsc::channel(4);
-        let config = config("http://server");
-        let stream = stream_over(Arc::new(Connections(connected)), &config, ConnectionId::Fresh);
-        let (tell, mut told) = mpsc::channel(4);
-        stream.open(Tell(tell));
-        let old = connections.recv().await.unwrap();
-        let start = Instant::now();
-        let new = connections.recv().await.unwrap();
-        assert!(start.elapsed() <= RENEW.mul_f64(1.2), "{:?}", start.elapsed());
-        tokio::time::sleep(OVERLAP / 2).await;
-        for (connection, id) in [(&new, "new"), (&old, "old")] {
-            let message = Message::execute(id, 1).into_text();
-            connection.send(format!("data: {message}\n\n")).await.unwrap();
-            let told = tokio::time::timeout(OVERLAP, told.recv()).await;
-            assert_eq!(told, Ok(Some(message)), "{id}");
-        }
-        tokio::time::sleep(2 * OVERLAP).await;
-        assert!(old.is_closed() && !new.is_closed());
-    }
-}
+mod tests;

@@ -20,4 +20,10 @@ pub trait Transport: Exchange {
     /// # Errors
     /// There is no stream.
     async fn open_stream(&self, group: &str, id: &str) -> Result<Chunks, ExchangeError>;
+
+    /// Completes when the server refuses the token of this process: an open message stream does not
+    /// tell.
+    async fn refused(&self) {
+        std::future::pending::<()>().await;
+    }
 }

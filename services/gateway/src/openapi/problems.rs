@@ -44,6 +44,15 @@ fn describe(problem: &Problem) -> (&'static str, &'static str) {
         Problem::CrossOrigin(_) => {
             ("CrossOrigin", "A page of another site has sent the request; nothing was done.")
         }
+        Problem::WrongHost(_) => {
+            ("WrongHost", "The request is for a name that is not the gateway's; nothing was done.")
+        }
+        Problem::Unauthorized { .. } => {
+            ("Unauthorized", "The gateway asks for a token, and this is none; nothing was done.")
+        }
+        Problem::TooManyRequests { .. } => {
+            ("TooManyRequests", "The client sends too many requests; nothing was done.")
+        }
         Problem::NoService(_) => ("NoService", "No service has this name."),
         Problem::Alive(_) => {
             ("Alive", "The process is alive: NODE_CRASH_BUTTON is not set for it.")
@@ -88,6 +97,9 @@ pub fn problems() -> Vec<Problem> {
         Problem::Full,
         Problem::Forgotten("example-await-chain".to_owned()),
         Problem::CrossOrigin("http://other.example".to_owned()),
+        Problem::WrongHost("other.example".to_owned()),
+        Problem::Unauthorized { unknown: false },
+        Problem::TooManyRequests { seconds: 1 },
         Problem::NoService("service-z".to_owned()),
         Problem::Alive("service-b".to_owned()),
         Problem::Silent { instance: "service-b".to_owned(), patience: Duration::from_secs(2) },

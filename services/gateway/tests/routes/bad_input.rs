@@ -37,7 +37,7 @@ struct Tested {
 
 static TESTED: LazyLock<Tested> = LazyLock::new(|| {
     let runtime = Runtime::new().unwrap();
-    let gateway = runtime.block_on(gateway_with(&["--await", "5ms"]));
+    let gateway = runtime.block_on(gateway_with(&["--await", "5ms", "--hosts", "*"]));
     Tested { runtime, gateway }
 });
 

@@ -1,6 +1,7 @@
 //! The routes of the gateway, called without a connection.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod access;
 mod bad_input;
 mod page;
 
@@ -27,7 +28,7 @@ async fn gateway_with(options: &[&str]) -> Gateway {
     };
     let transport = node::server::http(&settings.node).unwrap();
     let telemetry = Telemetry::start(identity).unwrap();
-    let mut gateway = Gateway::connect(settings, transport, &telemetry);
+    let mut gateway = Gateway::connect(settings, transport, &telemetry).unwrap();
     gateway.up.wait_for(|up| *up).await.unwrap();
     gateway
 }
