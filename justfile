@@ -23,9 +23,9 @@ ci:
 up *arguments:
     docker compose up {{ arguments }}
 
-# Measure latency, throughput, CPU, memory and recovery
+# Measure latency, throughput, CPU, memory and recovery: `just bench --quick`, `just bench growth`
 bench *arguments:
-    cargo bench {{ arguments }}
+    cargo bench -- {{ arguments }}
 
 # Run random faults on real processes: --for 10m --server embedded|PATH|URL --clients 16 --seed 1
 soak *arguments:

@@ -54,7 +54,11 @@ use crate::{
 const NOT_RUN: &[(&str, &str)] = &[
     (".ci/run", CONTRIBUTING),
     (".ci/run check", CONTRIBUTING),
-    ("cargo bench", "it measures for minutes, and a busy machine spoils it"),
+    ("cargo bench", MEASURES),
+    ("cargo bench -- --peers --json result.json", MEASURES),
+    ("cargo bench -- --quick", MEASURES),
+    ("cargo bench -- growth", MEASURES),
+    ("cargo bench -- growth --settled 1000000 --gateway-flows 200000", MEASURES),
     ("cargo deny", CONTRIBUTING),
     ("cargo doc", CONTRIBUTING),
     ("cargo run --release -- --port 5001", FREE_PORTS),
@@ -135,6 +139,7 @@ const CI: &str = ".ci/run does";
 const CLUSTER: &str = "tests/kubernetes does";
 const CONTRIBUTING: &str = "CI runs the same; the_just_recipes_exist checks the names";
 const FREE_PORTS: &str = "the other starts use free ports already";
+const MEASURES: &str = "it measures for minutes, and a busy machine spoils it";
 const SWARM: &str = "it would change the user's engine";
 
 /// What these begin with is a command, where it stands between backticks.
