@@ -129,7 +129,7 @@ fn plan(all: &[(&Kind, Vec<Subject>)], options: &CompareOptions) -> Vec<String> 
                 let label = format!("{server}, {}", subject.name);
                 plan.push(format!("{label}: start"));
                 let levels = options.connections.iter();
-                plan.extend(levels.map(|level| format!("{label}: {level} connections")));
+                plan.extend(levels.map(|level| format!("{label}: connections: {level}")));
             }
         }
         if options.recoveries() > 0 {
