@@ -30,6 +30,9 @@ use crate::{
 /// Connections where something else grows: enough to keep the server busy.
 const CONNECTIONS: usize = 16;
 
+/// Flows before the first measurement.
+const WARM_UP: usize = 100;
+
 /// What grows, and up to where.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum What {
@@ -182,7 +185,9 @@ impl System {
             ours::programs(&EXECUTABLE, &server.url, replicas, Telemetry::Off, collector);
         let (_, deployment) = compare::start(programs, gateway, &server, &client).await;
         let system = Self { server, deployment, client };
-        system.await_chains(0, CONNECTIONS, 100).await;
+        let gateway = &system.deployment.gateway;
+        let warm_up = async |n| system.client.await_chain(gateway, &format!("warm-{n}")).await;
+        drive::run(CONNECTIONS, WARM_UP, warm_up).await;
         system
     }
 
