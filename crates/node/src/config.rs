@@ -90,7 +90,7 @@ pub struct ServiceSettings {
     pub max_runs: Option<usize>,
     /// How long a run that waits for calls stays open before its task is suspended: an answer within
     /// this time saves four requests. With 0s, it is suspended at once. 0s to 1s
-    #[arg(long, env = "NODE_SUSPEND_AFTER", value_name = "DURATION", default_value = "50ms", value_parser = settings::duration(Duration::ZERO, Duration::from_secs(1)))]
+    #[arg(long, env = "NODE_SUSPEND_AFTER", value_name = "DURATION", default_value = "500ms", value_parser = settings::duration(Duration::ZERO, Duration::from_secs(1)))]
     pub suspend_after: Duration,
 }
 
