@@ -27,7 +27,11 @@ async fn a_crash_is_seen_from_the_button_to_the_answer() {
     browser.until("the countdown", left).await;
     // Whether another process is alive is not known, so nothing is promised.
     assert!(now(&browser).await.contains("If none is alive, the work waits for one"));
-    assert_eq!(rows(&browser).await[5], ("work 4/6".to_owned(), "interrupted".to_owned()));
+    let notes =
+        async || rows(&browser).await[2..8].iter().map(|it| it.1.clone()).collect::<Vec<_>>();
+    // On a busy machine, the next step has begun by then.
+    let step = notes().await.iter().position(|note| note == "interrupted").unwrap() + 1;
+    assert!(step >= 4, "{step}");
     let line = system.exit_line("service-b").await;
     let (_, restart) = line.text.split_once("Restart it with: ").unwrap();
     let back = browser.run("return document.querySelector('#now code').textContent").await;
@@ -37,15 +41,18 @@ async fn a_crash_is_seen_from_the_button_to_the_answer() {
     browser.until("the takeover", taken).await;
     state(&browser, "done").await;
     let shown = rows(&browser).await;
-    let steps: Vec<_> = shown[2..8].iter().map(|(_, note)| note.as_str()).collect();
-    let stored = "✓ stored";
-    assert_eq!(steps, [stored, stored, stored, "✓ ran again", stored, stored], "{shown:?}");
+    let mut expected = ["✓ stored"; 6];
+    expected[step - 1] = "✓ ran again";
+    assert_eq!(notes().await, expected, "{shown:?}");
     let story = story(&browser).await;
-    let expected = "service-b-replica took over with step 4 of 6; \
-        steps 1 to 3 are stored and did not run again";
-    assert!(story.contains(&"service-b was crashed in step 4 of 6".to_owned()), "{story:?}");
+    let expected = format!(
+        "service-b-replica took over with step {step} of 6; \
+        steps 1 to {} are stored and did not run again",
+        step - 1
+    );
+    assert!(story.contains(&format!("service-b was crashed in step {step} of 6")), "{story:?}");
     // Before that, its lease ran out: in a line of its own if somebody saw when.
-    assert!(story.iter().any(|line| line.ends_with(expected)), "{story:?}");
+    assert!(story.iter().any(|line| line.ends_with(&expected)), "{story:?}");
     assert!(
         story.iter().any(|line| line.contains("ease") && line.contains("ran out")),
         "{story:?}"
