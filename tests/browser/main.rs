@@ -8,19 +8,6 @@
 //! axe-core looks for what keeps people from using the pages, if `npm install` was run in this folder.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod browser;
-mod counter;
-
-use std::time::Duration;
-
-use serde_json::{Value, json};
-use testkit::{Server, System, free_port, until};
-
-use self::{
-    browser::{Browser, PHONE},
-    counter::Counter,
-};
-
 /// Starts Chromium; ends the test if there is none.
 macro_rules! browser {
     () => {
@@ -31,38 +18,21 @@ macro_rules! browser {
     };
 }
 
-/// The text of an element, without what varies.
-const STATE: &str = "return document.querySelector('#state').textContent.split(' · ')[0]";
+mod browser;
+mod counter;
+mod crashes;
+mod shown;
 
-/// Starts a flow from its form on the start page, with these values in its fields.
-async fn start(browser: &Browser, flow: &str, fields: &[(&str, &str)]) {
-    for name in ["work", "sleep", "fail", "id"] {
-        if let Some((_, value)) = fields.iter().find(|(field, _)| *field == name) {
-            browser.fill(&format!("#{flow}-{name}"), value).await;
-        }
-    }
-    browser.click(&format!("form:has(#{flow}-id) .primary")).await;
-}
+use std::time::Duration;
 
-/// Waits until the flow on the page is in this state.
-async fn state(browser: &Browser, expected: &str) {
-    browser
-        .until(expected, &format!("{STATE} === {}", json!(expected)).replace("return ", ""))
-        .await;
-}
+use serde_json::{Value, json};
+use testkit::{Server, System, free_port, until};
 
-/// What the page says happened.
-async fn story(browser: &Browser) -> Vec<String> {
-    let script = "return [...document.querySelectorAll('#story li span:last-child')].map(it => it.textContent)";
-    serde_json::from_value(browser.run(script).await).unwrap()
-}
-
-/// The rows of the drawing: name and note.
-async fn rows(browser: &Browser) -> Vec<(String, String)> {
-    let script = "return [...document.querySelectorAll('#rows tr')].map(it => \
-        [it.querySelector('th span').textContent, it.querySelector('.note').textContent])";
-    serde_json::from_value(browser.run(script).await).unwrap()
-}
+use self::{
+    browser::{Browser, PHONE},
+    counter::Counter,
+    shown::{rows, start, state},
+};
 
 #[tokio::test]
 async fn each_flow_starts_from_the_page() {
@@ -85,16 +55,18 @@ async fn each_flow_starts_from_the_page() {
     assert_eq!(focused, "await-chain-work", "the field that is wrong has the focus");
 
     let flows = [
-        ("await-chain", "one", "3"),
+        ("await-chain", "one", "done · 3"),
         ("detached-chain", "two", "done"),
-        ("fan-out-workflow", "three", "3"),
+        ("fan-out-workflow", "three", "done · 3"),
     ];
-    for (flow, id, expected) in flows {
+    for (flow, id, _) in flows {
         browser.open(&home).await;
         browser.until("the forms", "document.querySelectorAll('.kind').length === 3").await;
+        let work = format!("return document.querySelector('#{flow}-work').value");
+        assert_eq!(browser.run(&work).await, "10s", "there is something to crash");
         start(&browser, flow, &[("work", ""), ("id", id)]).await;
         browser.until("the flow's page", &format!("location.pathname === '/flows/{id}'")).await;
-        state(&browser, expected).await;
+        state(&browser, "done").await;
         browser.check(flow).await;
     }
 
@@ -103,7 +75,18 @@ async fn each_flow_starts_from_the_page() {
     // The newest flow is the first one of the list.
     let ids = "[...document.querySelectorAll('#flows tbody th')].map(it => it.textContent).join()";
     browser.until("the list", &format!("{ids} === 'three,two,one'")).await;
-    browser.screenshots("home", 760).await;
+    let states = "[...document.querySelectorAll('#flows .badge')].map(it => it.textContent).join()";
+    let expected = flows.map(|(_, _, state)| state);
+    let [one, two, three] = expected;
+    assert_eq!(browser.run(&format!("return {states}")).await, [three, two, one].join(","));
+    // Each field says what it means, where a finger and a screen reader find it.
+    let hints = "return [...document.querySelectorAll('.kind input')].every(it => \
+        document.getElementById(it.getAttribute('aria-describedby').split(' ')[0]).offsetHeight > 0)";
+    assert_eq!(browser.run(hints).await, Value::Bool(true));
+    // Nothing runs, so there is no rate.
+    let quiet = "/^Flows started: 3\\. Failed: 0\\. Takeovers/.test(document.querySelector('#load p').textContent)";
+    browser.until("the end of the rate", quiet).await;
+    browser.screenshots("home", 1_060).await;
 
     // An id that belongs to something else.
     start(&browser, "await-chain", &[("work", ""), ("id", "two")]).await;
@@ -112,62 +95,6 @@ async fn each_flow_starts_from_the_page() {
     browser.until("the conflict", error).await;
 
     browser.expect_quiet(&["422", "400"]).await;
-    browser.quit().await;
-    system.stop().await;
-}
-
-#[tokio::test]
-async fn a_crash_is_seen_from_the_button_to_the_answer() {
-    let browser = browser!();
-    let system = System::start(Server::Embedded, &[]).await;
-    browser.open(&format!("http://{}/", system.gateway)).await;
-    browser.until("the forms", "document.querySelectorAll('.kind').length === 3").await;
-    start(&browser, "await-chain", &[("work", "6s"), ("id", "crash-1")]).await;
-    let at_step = "document.querySelector('#holders').textContent.includes('work 4/6')";
-    browser.until("step 4", at_step).await;
-    let holder = browser.run("return document.querySelector('.holder .name').textContent").await;
-    assert_eq!(holder, "service-b");
-    let command = browser.run("return document.querySelector('.holder code').textContent").await;
-    assert_eq!(command, format!("kill -9 {}", system.pid("service-b")));
-    browser.click(".danger").await;
-    browser.until("the death", "document.querySelector('.holder.dying') !== null").await;
-    let left = "document.querySelector('[data-until]').textContent.match(/within [0-2]\\.[0-9] s/)";
-    browser.until("the countdown", left).await;
-    assert_eq!(rows(&browser).await[5], ("work 4/6".to_owned(), "interrupted".to_owned()));
-    let line = system.exit_line("service-b").await;
-    let (_, restart) = line.text.split_once("Restart it with: ").unwrap();
-    let back = browser.run("return document.querySelector('#back code').textContent").await;
-    assert_eq!(back, restart);
-
-    let taken = "document.querySelector('.holder .name')?.textContent === 'service-b-replica'";
-    browser.until("the takeover", taken).await;
-    state(&browser, "3").await;
-    let shown = rows(&browser).await;
-    let steps: Vec<_> = shown[2..8].iter().map(|(_, note)| note.as_str()).collect();
-    let stored = "✓ stored";
-    assert_eq!(steps, [stored, stored, stored, "✓ ran again", stored, stored], "{shown:?}");
-    let story = story(&browser).await;
-    let expected = "Its lease ran out. service-b-replica took over with step 4 of 6; \
-        steps 1 to 3 are stored and did not run again";
-    assert!(story.contains(&"service-b was crashed in step 4 of 6".to_owned()), "{story:?}");
-    assert!(story.contains(&expected.to_owned()), "{story:?}");
-    assert_eq!(story.last().unwrap(), "The answer is 3");
-    browser.check("a flow that was taken over").await;
-    // The command names the folder of this test.
-    browser
-        .run(
-            "const code = document.querySelector('#back code'); \
-            code.textContent = code.textContent.replace(/^\\S*\\//, 'target/release/')",
-        )
-        .await;
-    browser.screenshots("crash", 1_000).await;
-
-    // A later look shows the same, but for the moment of the crash.
-    browser.run("history.replaceState(null, '', '/flows/crash-1')").await;
-    browser.open(&format!("http://{}/flows/crash-1", system.gateway)).await;
-    state(&browser, "3").await;
-    assert_eq!(rows(&browser).await, shown);
-    browser.expect_quiet(&[]).await;
     browser.quit().await;
     system.stop().await;
 }
@@ -193,7 +120,7 @@ async fn the_page_survives_its_gateway() {
     // On a busy machine the flow has ended by then.
     let back = "/^(connected|the flow has ended)$/.test(document.querySelector('#connection').textContent)";
     browser.until("that the gateway is back", back).await;
-    state(&browser, "3").await;
+    state(&browser, "done").await;
     assert!(rows(&browser).await[2..10].iter().all(|(_, note)| note == "✓ stored"));
     browser
         .expect_quiet(&[
@@ -232,7 +159,7 @@ async fn flows_that_do_not_go_well_say_what_to_do() {
 
     http.post("/fan-out-workflow?id=retried&fail=2&sleep=2s").await;
     browser.open(&format!("http://{}/flows/retried", system.gateway)).await;
-    state(&browser, "3").await;
+    state(&browser, "done").await;
     assert!(rows(&browser).await.contains(&("unreliable".to_owned(), "✓ attempt 3".to_owned())));
     browser.check("a flow with a timer and retries").await;
     browser.screenshots("retried", 640).await;
@@ -250,15 +177,6 @@ async fn flows_that_do_not_go_well_say_what_to_do() {
     let next = "document.querySelector('#holders').textContent.match(/work [4-9]/)";
     browser.until("another step", next).await;
     assert_eq!(browser.run("return document.activeElement.textContent").await, "Crash it");
-    for instance in ["service-b-replica", "service-b"] {
-        let crash = format!("/instances/service-b/{instance}/crash");
-        assert_eq!(http.post(&crash).await.status, 200);
-    }
-    let waits =
-        "document.querySelector('#holders').textContent.includes('waits for another process')";
-    browser.until("that nobody is left", waits).await;
-    browser.check("a flow that nobody runs").await;
-    browser.screenshots("nobody", 820).await;
     browser.click("#cancel").await;
     state(&browser, "canceled").await;
 
@@ -341,7 +259,7 @@ async fn a_phone_and_a_keyboard_are_enough() {
     browser.fill("#await-chain-work", "1s").await;
     browser.press("\u{E007}").await;
     browser.until("the flow's page", "location.pathname.startsWith('/flows/await-')").await;
-    state(&browser, "3").await;
+    state(&browser, "done").await;
     assert_eq!(browser.run(fits).await, Value::Bool(true));
     browser.check("a flow on a phone").await;
     browser.expect_quiet(&[]).await;

@@ -112,7 +112,7 @@ export function badge(state, result) {
     case "pending":
       return ["running", "now"];
     case "resolved":
-      return [result == null ? "done" : String(result), "ok"];
+      return [result == null ? "done" : `done · ${result}`, "ok"];
     case "rejected":
       return ["failed", "bad"];
     case "rejected_canceled":

@@ -7,6 +7,8 @@ const path = `/flows/${encodeURIComponent(id)}`;
 /** The gateway is silent for five seconds at most. */
 const SILENCE = 12_000;
 const RETRY = 1000;
+/** If nobody has taken over so long after the end of a lease, something keeps them. */
+const LATE = 1000;
 
 /** What the gateway told last, and how far its clock is ahead of this one. */
 let flow = null;
@@ -37,23 +39,23 @@ const latest = () => Math.max(0, ...ends(flow.rows), ...flow.story.map(({ at }) 
 const span = () => Math.max(now() * (flow.complete ? 1 : 1.04), latest(), ...flow.rows.map((row) => row.due ?? 0), 20);
 
 const KINDS = {
-  run: (who) => (who ? `work of ${who}` : "work of an unknown process"),
+  run: (who) => (who ? `work of process ${who}` : "work of an unknown process"),
   retry: () => "a step that fails and is tried again",
   wait: () => "waits for another function; no process is busy with it",
   sleep: () => "waits for a durable timer; no process holds it",
-  queue: () => "waits for a process to take it",
-  lost: () => "nobody works: the lease of a dead process runs out",
+  lost: () => "nobody works: the lease of a process that is gone runs out",
+  queue: () => "nobody works: waits for a process to take it",
+  unknown: () => "not known: nobody watched it",
 };
 
 function bar({ kind, who, from, to }) {
-  const lost = to == null && flow.holders.some((it) => it.expired) ? "nobody runs it" : "lease runs out";
-  const label = kind === "lost" ? lost : kind === "run" || kind === "retry" ? who : { wait: "waits", sleep: "sleeps" }[kind];
+  const label = { wait: "waits", sleep: "sleeps", lost: "lease runs out", queue: "no process yet", unknown: "not known" }[kind] ?? who;
   const classes = ["bar", kind, who && kind !== "lost" ? colour(who) : "", to == null ? "open" : ""];
-  return h("span", { class: classes.join(" "), "--from": String(from), "--to": String(to ?? 0), "aria-hidden": true, title: `${describe({ kind, who, from, to })}` }, h("span", {}, label ?? ""));
+  return h("span", { class: classes.join(" "), "--from": String(from), "--to": String(to ?? 0), "aria-hidden": true, title: describe({ kind, who, from, to }) }, h("span", {}, label ?? ""));
 }
 
 function describe({ kind, who, from, to }) {
-  const what = kind === "run" ? `run by ${who ?? "an unknown process"}` : kind === "retry" ? `run and retried by ${who}` : kind === "lost" ? `nobody runs it, after ${who} died` : { wait: "waits", sleep: "sleeps", queue: "waits for a process" }[kind];
+  const what = { run: `run by ${who ?? "an unknown process"}`, retry: `run and retried by ${who}`, lost: `nobody runs it: the lease of ${who} runs out`, wait: "waits", sleep: "sleeps", queue: "waits for a process", unknown: "not known what ran it" }[kind];
   return `${what} from ${seconds(from)} to ${to == null ? "now" : seconds(to)}`;
 }
 
@@ -63,7 +65,7 @@ function row(row) {
   const bars = row.segments.map(bar);
   const due = row.due == null ? [] : [h("span", { class: "bar due", "--from": String(row.segments[0]?.from ?? 0), "--to": String(row.due), "aria-hidden": true })];
   const marks = flow.marks.map(({ at, kind }) => h("span", { class: `mark ${kind}`, "--from": String(at), "aria-hidden": true }));
-  const group = row.group ? h("span", { class: "group" }, row.group) : null;
+  const group = row.group ? h("span", { class: "group" }, `group ${row.group}`) : null;
   return h(
     "tr",
     { role: "row", class: `${row.kind} ${row.tone}` },
@@ -90,50 +92,84 @@ function tick() {
   if (!flow || (!source && !flow.complete)) return;
   const chart = document.querySelector(".timeline");
   const total = span();
-  const { step, times } = ticks(total, chart.clientWidth < 500 ? 4 : 7);
+  const { step, times } = ticks(total, Math.max(3, Math.floor(find("axis").clientWidth / 85)));
   chart.classList.toggle("complete", flow.complete);
-  chart.classList.toggle("marked", flow.marks.length > 0);
   chart.style.setProperty("--span", String(total));
   chart.style.setProperty("--now", String(now()));
   chart.style.setProperty("--tick", String(step));
-  // Labels of marks need room: few have one.
-  const labels = flow.marks.length > 6 ? [] : flow.marks;
+  const labels = signs(total);
+  chart.style.setProperty("--lines", String(Math.max(-1, ...labels.map((it) => it.line)) + 1));
   const drawn = JSON.stringify([times, labels]);
   if (drawn !== axis) {
     axis = drawn;
     const names = times.map((at) => h("span", { class: `tick ${at > total * 0.94 ? "left" : ""}`, "--from": String(at), "aria-hidden": true }, round(at)));
-    const signs = labels.map(({ at, kind, text }) => h("span", { class: `sign ${kind} ${at > total * 0.7 ? "left" : ""}`, "--from": String(at), "aria-hidden": true }, `${SIGNS[kind]} ${text}`));
-    find("axis").replaceChildren(h("span", { class: "hidden" }, "Time"), ...names, ...signs);
+    const above = labels.map(({ at, kind, left, line, label }) => h("span", { class: `sign ${kind} ${left ? "left" : ""}`, "--from": String(at), "--line": String(line), "aria-hidden": true }, label));
+    find("axis").replaceChildren(h("span", { class: "hidden" }, "Time"), ...names, ...above);
   }
-  const [text, tone] = badge(flow.state, flow.result);
+  update(find("holders"), happening());
+  const [text, tone] = badge(flow.state);
   const state = find("state");
   state.className = `badge ${tone}`;
   state.textContent = `${text} · ${seconds(flow.ended ?? now())}`;
-  for (const countdown of document.querySelectorAll("[data-until]")) {
-    const left = Math.max(0, Number(countdown.dataset.until) - now());
-    countdown.textContent = left > 0 ? `within ${(left / 1000).toFixed(1)} s` : "any moment now";
-    countdown.closest(".holder")?.style.setProperty("--left", String(left / Number(countdown.dataset.lease)));
-  }
+}
+
+/** What the marks are called: each in the first of three lines above the drawing that has room for it. */
+function signs(total) {
+  const width = find("axis").clientWidth;
+  const ends = [0, 0, 0];
+  return flow.marks.flatMap(({ at, kind, text }) => {
+    const label = `${SIGNS[kind]} ${text}`;
+    const long = label.length * 8;
+    const left = at > total * 0.7;
+    const from = Math.max(0, (at / total) * width - (left ? long : 0));
+    const line = ends.findIndex((end) => end <= from);
+    if (line < 0) return [];
+    ends[line] = from + long;
+    return [{ at, kind, left, line, label }];
+  });
 }
 
 const code = (text) => h("code", {}, text);
+const strong = (text, look) => h("strong", look ? { class: look } : {}, text);
+
+/** The processes of a group that died, and how each is brought back. Whether it lives by now, nobody here knows. */
+function dead(group) {
+  return flow.gone.filter((it) => it.group === group).map(({ instance, crashed, at, start }) => {
+    const end = `${crashed ? "crashed" : "last seen"} ${at < 0 ? "before this flow" : `at ${moment(at)}`}`;
+    return start ? h("p", {}, `Bring back ${instance} (${end}): `, code(start)) : h("p", {}, `${instance}: ${end}.`);
+  });
+}
+
+/** No process has the work since then. */
+function stuck(name, group, since, before) {
+  const waited = now() - since;
+  if (waited < LATE) return [h("p", {}, before, ` A living process of group ${group} may take `, strong(name), " now.")];
+  const lost = dead(group);
+  return [
+    h("p", { class: "alarm" }, `No process of group ${group} has taken `, strong(name), ` yet. It has waited for ${seconds(waited)}.`),
+    h("p", {}, `This page cannot see which processes are alive. If none of group ${group} is, start one: the work waits, and nothing is lost.`),
+    ...lost,
+  ];
+}
 
 function holder(it) {
   const { function: name, group, instance, crash, kill, step, lease, died, expired, version } = it;
-  const who = h("strong", { class: `name ${colour(instance)}` }, instance);
-  const work = h("strong", {}, name);
+  const who = strong(instance, `name ${colour(instance)}`);
+  const work = strong(name);
   if (died == null) {
     const button = crash ? h("button", { class: "danger", disabled: pressed.get(crash) === "", "data-crash": crash }, "Crash it") : null;
-    const kept = lease ? ` Its lease of ${lease / 1000} s is renewed while it lives: if it dies, another process of ${group} takes over within that time.` : "";
+    const kept = lease ? `It renews its lease of ${lease / 1000} s as long as it lives. If it dies, the lease runs out, and a living process of group ${group} takes over. If none is alive, the work waits for one.` : "";
     const command = kill ? h("p", {}, crash ? "or in a terminal: " : "Crash it in a terminal: ", code(kill)) : null;
     const more = [step, `run ${version}`].filter(Boolean).join(" · ");
-    return h("div", { class: "holder" }, h("p", {}, work, " on ", who), h("p", { class: "quiet" }, `${more}.${kept}`), button, h("p", { class: "error" }, pressed.get(crash) ?? ""), command);
+    return h("div", { class: "holder" }, h("p", {}, work, " runs on process ", who), h("p", { class: "number" }, more), button, h("p", { class: "error" }, pressed.get(crash) ?? ""), command, h("p", { class: "quiet" }, kept));
   }
-  if (expired || !lease) {
-    return h("div", { class: "holder" }, h("p", {}, "Nobody: ", work, " waits for another process of ", h("strong", {}, group)), h("p", { class: "quiet" }, it.stopped ? `${instance} was stopped, and gave its work back.` : `The lease of ${instance} is over.`));
+  if (expired != null || !lease) {
+    const before = it.stopped ? `${instance} was stopped, and gave its work back.` : `The lease of ${instance} ran out.`;
+    return h("div", { class: "holder" }, ...stuck(name, group, expired ?? died, before));
   }
-  const until = h("span", { "data-until": died + lease, "data-lease": lease });
-  return h("div", { class: "holder dying" }, h("p", {}, "Nobody: ", who, " is dead"), h("p", {}, "Its lease on ", work, " runs out ", until, ", then another process takes over."), h("div", { class: "lease", "aria-hidden": true }));
+  const left = Math.max(0, died + lease - now());
+  const until = left > 0 ? `within ${(left / 1000).toFixed(1)} s` : "any moment now";
+  return h("div", { class: "holder dying", "--left": String(left / lease) }, h("p", {}, "Nobody runs ", work, ": process ", who, " is dead."), h("p", {}, "Its lease runs out ", strong(until), `. Then a living process of group ${group} takes over. If none is alive, the work waits for one.`), h("div", { class: "lease", "aria-hidden": true }), ...dead(group));
 }
 
 /** The crash buttons that were pressed, and what became of it. */
@@ -151,26 +187,14 @@ async function press(route) {
   }
 }
 
-function nobody() {
-  if (flow.complete || flow.ended != null) return h("p", { class: "quiet" }, "Nobody: the flow has ended.");
+/** Who runs the flow now, or why nobody does. */
+function happening() {
+  if (flow.holders.length) return flow.holders.map(holder);
   const timer = flow.rows.find((it) => it.kind === "timer" && it.due != null);
-  if (timer) return h("p", {}, "Nobody: the flow sleeps until ", h("strong", {}, seconds(timer.due)), ". Processes may stop and start meanwhile.");
-  const queued = flow.rows.find((it) => it.segments.at(-1)?.kind === "queue");
-  if (queued) return h("p", {}, h("strong", {}, queued.name), ` waits for a process of ${queued.group ?? "its group"}.`);
-  return h("p", { class: "quiet" }, "Nobody right now.");
-}
-
-/** The processes that died in this flow, and how each is brought back. */
-const dead = new Map();
-
-function bringBack() {
-  for (const it of flow.holders) {
-    if (it.died == null) dead.delete(it.instance);
-    else dead.set(it.instance, it);
-  }
-  const lines = [...dead.values()].filter(({ start }) => start);
-  find("back").hidden = lines.length === 0;
-  update(find("back").querySelector("div"), lines.map(({ instance, start }) => h("p", {}, `${instance}: `, code(start))));
+  if (timer) return [h("p", {}, "Nobody: the flow sleeps until ", strong(seconds(timer.due)), ". Processes may stop and start meanwhile.")];
+  const queued = flow.rows.filter((it) => it.group && it.segments.at(-1)?.kind === "queue");
+  if (queued.length) return queued.map((it) => h("div", { class: "holder" }, ...stuck(it.name, it.group, it.segments.at(-1).from, "Nobody runs it yet.")));
+  return [h("p", { class: "quiet" }, "Nobody right now.")];
 }
 
 function draw() {
@@ -180,13 +204,21 @@ function draw() {
   update(find("rows"), flow.rows.map(row));
   const kinds = new Set(flow.rows.flatMap((it) => it.segments.map(({ kind }) => kind)));
   const legend = [...colours.keys()].map((who) => [`run ${colour(who)}`, KINDS.run(who)]);
-  for (const kind of ["retry", "wait", "sleep", "queue", "lost"]) if (kinds.has(kind)) legend.push([kind, KINDS[kind]()]);
-  const stored = flow.rows.some((it) => it.kind !== "call" && it.note.startsWith("✓")) ? [h("li", {}, h("b", {}, "✓ stored"), " never runs again")] : [];
-  const taken = flow.marks.some(({ kind }) => kind === "takeover") ? [h("li", {}, h("b", { class: "takeover" }, "↻ takeover"), " another process goes on")] : [];
-  update(find("legend"), [...legend.map(([kind, text]) => h("li", {}, h("span", { class: `swatch ${kind}`, "aria-hidden": true }), text)), ...stored, ...taken]);
-  update(find("holders"), flow.holders.length ? flow.holders.map(holder) : [nobody()]);
+  if (!flow.complete) legend.push(["line now", "now"]);
+  for (const kind of ["retry", "wait", "sleep", "lost", "queue", "unknown"]) if (kinds.has(kind)) legend.push([kind, KINDS[kind]()]);
+  const words = [];
+  for (const [kind, text] of [["death", "a process died, or its last sign of life"], ["stop", "a process was stopped"], ["takeover", "another run of the function takes over"]]) if (flow.marks.some((it) => it.kind === kind)) legend.push([`line ${kind}`, text]);
+  if (flow.rows.some((it) => it.kind !== "call" && it.note === "✓ stored")) words.push(["✓ stored", " never runs again"]);
+  if (flow.rows.some((it) => it.tone === "again")) words.push(["✓ ran again", " was interrupted in its first run"]);
+  words.push(["no bar", " not called yet, or over"]);
+  update(find("legend"), [...legend.map(([kind, text]) => h("li", {}, h("span", { class: `swatch ${kind}`, "aria-hidden": true }), text)), ...words.map(([word, text]) => h("li", {}, h("b", {}, word), text))]);
   update(find("story"), flow.story.map(({ at, tone, text }) => h("li", { class: tone }, h("span", { class: "number" }, moment(at)), h("span", {}, text))));
-  bringBack();
+  find("now").hidden = flow.ended != null && flow.holders.length === 0;
+  // What waits for one of them says so itself.
+  const groups = flow.holders.filter((it) => it.died == null).map((it) => it.group);
+  const back = [...new Set(flow.gone.map((it) => it.group))].filter((it) => find("now").hidden || groups.includes(it)).flatMap(dead);
+  find("back").hidden = back.length === 0;
+  update(find("back").querySelector("div"), back);
   const result = find("result");
   result.hidden = flow.ended == null;
   result.className = `card ${badge(flow.state)[1]}`;
@@ -199,7 +231,7 @@ function draw() {
   find("columns").hidden = false;
   problem(flow.trouble);
   const held = flow.holders.filter((it) => it.died == null).map((it) => it.instance).join(", ");
-  remember(id, { flow: flow.flow, state: flow.state, result: flow.result, held, ms: flow.ended ?? now() });
+  remember(id, { flow: flow.flow, state: flow.state, result: flow.result, held, takeovers: flow.takeovers, ms: flow.ended ?? now() });
   tick();
 }
 
@@ -289,6 +321,7 @@ find("holders").addEventListener("click", ({ target }) => target.dataset.crash &
 find("cancel").addEventListener("click", () => ask(path, { method: "DELETE" }).catch((error) => problem(error.message)));
 settings().catch(() => {});
 document.addEventListener("visibilitychange", look);
+addEventListener("resize", tick);
 const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
 setInterval(() => document.hidden || flow?.complete || tick(), calm ? 1000 : 100);
 setInterval(() => source && Date.now() - heard > SILENCE && lost(), 1000);

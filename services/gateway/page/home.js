@@ -44,12 +44,12 @@ function drawing(flow) {
   return svg("svg", { viewBox: `0 0 ${size.join(" ")}`, width: size[0], height: size[1], class: "calls", role: "img", "aria-label": label.join(", ") }, svg("defs", {}, arrow), ...lines, ...shapes);
 }
 
-/** A field of a form, with room for what is wrong with it. */
-function field(flow, name, label, properties) {
+/** A field of a form, with what it means, and room for what is wrong with it. */
+function field(flow, name, label, hint, properties) {
   const id = `${flow.name}-${name}`;
-  const input = h("input", { id, name, autocomplete: "off", spellcheck: "false", "aria-describedby": `${id}-error`, ...properties });
+  const input = h("input", { id, name, autocomplete: "off", spellcheck: "false", "aria-describedby": `${id}-hint ${id}-error`, ...properties });
   input.addEventListener("input", () => complain(input, ""));
-  return h("div", { class: `field ${name}` }, h("label", { for: id }, label), input, h("p", { id: `${id}-error`, class: "error" }));
+  return h("div", { class: `field ${name}` }, h("label", { for: id }, label), input, h("p", { id: `${id}-hint`, class: "hint" }, hint), h("p", { id: `${id}-error`, class: "error" }));
 }
 
 function complain(input, text) {
@@ -59,7 +59,7 @@ function complain(input, text) {
 
 const newId = (flow) => `${flow.name.split("-")[0]}-${Math.floor(Date.now() / 1000)}`;
 
-function card(flow, first) {
+function card(flow) {
   const title = flow.name.replace(/-([^-]*)$/, " $1").replace(/^./, (letter) => letter.toUpperCase());
   const by = (option) => flow.functions.filter((it) => it[option]).map((it) => it.name).join(", ");
   const answers = typeof flow.answer === "number" ? ` Answers ${flow.answer}.` : "";
@@ -68,10 +68,10 @@ function card(flow, first) {
   const form = h(
     "form",
     { novalidate: true },
-    field(flow, "work", `Work of ${by("works")}`, { list: "durations", placeholder: "none", value: first ? "10s" : "" }),
-    field(flow, "sleep", `Sleep of ${by("sleeps")}`, { list: "durations", placeholder: "none" }),
-    field(flow, "fail", `Failures of ${by("fails")}`, { inputmode: "numeric", placeholder: "0" }),
-    field(flow, "id", "Id", { value: newId(flow) }),
+    field(flow, "work", `Work of ${by("works")}`, "In stored steps of 1 s: your time to crash it.", { list: "durations", placeholder: "none", value: "10s" }),
+    field(flow, "sleep", `Sleep of ${by("sleeps")}`, "Waits on a durable timer, without a process.", { list: "durations", placeholder: "none" }),
+    field(flow, "fail", `Failures of ${by("fails")}`, "Attempts that fail first; with 5 the flow fails.", { inputmode: "numeric", placeholder: "0" }),
+    field(flow, "id", "Id of the flow", "Used again, it shows the same flow.", { value: newId(flow) }),
     start,
     error,
   );
@@ -117,14 +117,14 @@ function list() {
   const all = flows();
   find("none").hidden = all.length > 0;
   find("flows").hidden = all.length === 0;
-  const rows = all.map(({ id, flow, state, result, error, held, ms }) => {
+  const rows = all.map(({ id, flow, state, result, error, held, takeovers, ms }) => {
     const [text, tone] = badge(state, result);
     return h(
       "tr",
       {},
       h("th", { scope: "row" }, h("a", { href: `/flows/${encodeURIComponent(id)}` }, id)),
       h("td", {}, flow ?? ""),
-      h("td", {}, h("span", { class: `badge ${tone}` }, text), error ? ` ${error}` : ""),
+      h("td", {}, h("span", { class: `badge ${tone}` }, text), takeovers ? h("span", { class: "badge" }, `↻ ${takeovers} takeover${takeovers > 1 ? "s" : ""}`) : null, error ? ` ${error}` : ""),
       h("td", {}, held ?? ""),
       h("td", { class: "number" }, ms == null ? "" : seconds(ms)),
     );
@@ -166,7 +166,8 @@ async function load() {
   const chart = svg("svg", { viewBox: "0 0 600 40", class: "rate", preserveAspectRatio: "none", "aria-hidden": true }, ...takeovers, svg("polyline", { points: points.join(" ") }));
   // The last slot is not over yet.
   const now = sum("started", slots.slice(-4, -1)) / 3 / length;
-  section.querySelector("p").textContent = `Flows started: ${sum("started")}; ${now.toFixed(1)} a second now, ${most.toFixed(1)} at most. Failed: ${sum("failed")}. Takeovers, the lines: ${sum("takeovers")}.`;
+  const rate = now > 0 ? `; ${now.toFixed(1)} a second now, ${most.toFixed(1)} at most` : "";
+  section.querySelector("p").textContent = `Flows started: ${sum("started")}${rate}. Failed: ${sum("failed")}. Takeovers, drawn as red lines: ${sum("takeovers")}.`;
   section.querySelector("svg")?.remove();
   section.append(chart);
 }
@@ -176,7 +177,7 @@ async function start() {
   try {
     const { flows: kinds } = await settings();
     const durations = ["1s", "6s", "10s", "1m"].map((value) => h("option", { value }));
-    find("kinds").append(...kinds.map((flow, index) => card(flow, index === 0)), h("datalist", { id: "durations" }, ...durations));
+    find("kinds").append(...kinds.map(card), h("datalist", { id: "durations" }, ...durations));
     connected(true);
   } catch {
     connected(false);

@@ -83,12 +83,9 @@ async fn crash(
     call.await?;
     match fate(&app.client, &id, patience).await? {
         Fate::Dead(run, since) => {
-            app.watchers.crashed(&instance, since.elapsed());
-            Ok(Json(Crashed {
-                message: format!("{instance} has crashed"),
-                held: Held::new(&app.settings, &group, run.holder),
-                group,
-            }))
+            let held = Held::new(&app.settings, &group, run.holder);
+            app.watchers.crashed(&group, &held, since.elapsed());
+            Ok(Json(Crashed { message: format!("{instance} has crashed"), held, group }))
         }
         Fate::Alive => Err(Problem::Alive(instance)),
         Fate::Silent => Err(Problem::Silent { instance, patience }),

@@ -10,7 +10,7 @@ use crate::settings::Settings;
 #[derive(Debug, Serialize)]
 pub struct Held {
     /// Its unique name.
-    instance: String,
+    pub instance: String,
     /// The route that kills it, if there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     crash: Option<String>,
@@ -19,7 +19,7 @@ pub struct Held {
     kill: Option<String>,
     /// What to type to start it again after that.
     #[serde(skip_serializing_if = "Option::is_none")]
-    start: Option<String>,
+    pub start: Option<String>,
 }
 
 impl Held {

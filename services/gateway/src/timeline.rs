@@ -5,6 +5,7 @@
 //! | `record` | what one promise or task says |
 //! | `known` | what is known of a flow, and the requests that find out more |
 //! | `attempts` | who ran a step or function when, and where nobody did |
+//! | `gone` | the processes that died, and how to start them again |
 //! | `rows` | the rows of the drawing, and the segments in them |
 //! | `view` | everything that the page draws |
 //! | `story` | the same in sentences |
@@ -15,6 +16,7 @@
 //! crash button, a process died at its last sign of life.
 
 mod attempts;
+mod gone;
 mod known;
 mod look_back;
 mod record;

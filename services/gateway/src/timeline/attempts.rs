@@ -35,7 +35,16 @@ pub enum Kind {
     Sleep,
     /// It waits for a process.
     Queue,
+    /// Runs that nobody saw, and waits between them.
+    Unknown,
 }
+
+/// How long after the end of a lease another run usually begins, at most. If nobody saw how a run ended,
+/// this is also how long it can have lived after its last sign: a step of work takes a second.
+const SOON: i64 = 1_500;
+
+/// A shorter wait is not drawn: the next look of a watcher can be this late.
+pub const SHORT: i64 = 250;
 
 /// A run that ended in the middle of its work, and the one that went on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,10 +53,55 @@ pub struct Gap {
     /// Its last sign of life.
     pub from: i64,
     pub why: Why,
+    /// How long its lease was.
+    pub lease: i64,
     /// When its lease was seen to be over, if that was seen.
     pub expired: Option<i64>,
     /// When the next run began. None: there is none yet.
     pub until: Option<(i64, Run)>,
+    /// How many runs there were before the next one of which nothing else is known.
+    pub unseen: i64,
+    /// Whether the next run is of a process whose name had died in this function before.
+    pub again: Option<Again>,
+}
+
+/// A process that took over, and has the name of one that died.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Again {
+    /// It is another process: the dead one was restarted.
+    Restarted,
+    /// It is the process that lost the lease: it had only been slow.
+    Slow,
+    /// One of the two.
+    Unknown,
+}
+
+impl Gap {
+    /// When the lease of the dead run was over, if that is known or there was a wait after it; and whether
+    /// the time is exact.
+    pub fn over(&self) -> Option<(i64, bool)> {
+        if self.why == Why::Released {
+            return None;
+        }
+        let until = self.until.as_ref().map_or(i64::MAX, |(at, _)| *at);
+        if let Some(expired) = self.expired {
+            return Some((expired.min(until), true));
+        }
+        let waited = self.until.is_some() && until - self.from > self.lease + SOON;
+        waited.then_some((self.from + self.lease, false))
+    }
+
+    /// The time in which the lease ran out, and the time after it in which no process had the work.
+    fn split(&self, lost: Segment) -> Vec<Segment> {
+        match self.over() {
+            Some((at, _)) if lost.to.is_none_or(|to| to - at >= SHORT) => {
+                let kind = if self.unseen > 0 { Kind::Unknown } else { Kind::Queue };
+                let waits = Segment { kind, who: None, from: at, to: lost.to };
+                vec![Segment { to: Some(at), ..lost }, waits]
+            }
+            _ => vec![lost],
+        }
+    }
 }
 
 /// Why a run ended.
@@ -69,6 +123,8 @@ pub struct Evidence<'a> {
     pub released: &'a BTreeMap<i64, bool>,
     /// The processes that the crash button killed.
     pub crashes: &'a [Crash],
+    /// How long a lease is that was not seen, in milliseconds.
+    pub lease: i64,
 }
 
 /// A step in its making.
@@ -106,7 +162,7 @@ impl Evidence<'_> {
                     attempts.taken_over(seen.at, next);
                 }
                 _ if seen.is_lost() && seen.version == attempts.run.version => {
-                    attempts.lost(seen, self.lease_of(seen.version));
+                    attempts.lost(seen);
                 }
                 _ => {}
             }
@@ -128,10 +184,44 @@ impl Evidence<'_> {
         attempts.end(record.settled)
     }
 
-    /// The lease that the run `version` was seen with, in milliseconds.
+    /// The lease of the run `version`, in milliseconds.
     pub fn lease_of(&self, version: i64) -> i64 {
-        let of_run = self.seen.iter().filter(|seen| seen.version == version);
-        of_run.map(|seen| seen.lease).max().unwrap_or_default()
+        let of_run = self.seen.iter().filter(|seen| seen.version == version && seen.lease > 0);
+        of_run.map(|seen| seen.lease).max().unwrap_or(self.lease)
+    }
+
+    /// The process of the run `version`, which is another one after a restart.
+    fn process_of(&self, version: i64) -> Option<&str> {
+        let mut of_run = self.seen.iter().filter(|seen| seen.version == version);
+        of_run.find_map(|seen| seen.pid.as_deref())
+    }
+
+    /// Whether the run after `gap` is of a process whose name has died: in it, or in one of those before.
+    pub fn again(&self, gap: &Gap, before: &[&Gap]) -> Option<Again> {
+        let (_, next) = gap.until.as_ref()?;
+        let of_name = |dead: &&Gap| dead.dead.instance == next.instance;
+        let itself = of_name(&gap) && gap.why == Why::Expired;
+        let dead = std::iter::once(gap).chain(before.iter().rev().copied()).find(of_name)?;
+        match (self.process_of(dead.dead.version), self.process_of(next.version)) {
+            _ if dead.why == Why::Button => Some(Again::Restarted),
+            (Some(dead), Some(next)) if dead != next => Some(Again::Restarted),
+            (Some(_), Some(_)) => itself.then_some(Again::Slow),
+            _ => itself.then_some(Again::Unknown),
+        }
+    }
+
+    /// When a process took the function that was called at `called` and showed its first sign at `sign`:
+    /// its first step, call or result. A function does nothing before, so it has waited for its process;
+    /// but a short wait is not told from the way of a message.
+    pub fn taken(&self, called: i64, sign: i64) -> i64 {
+        let is_taken = |seen: &&Seen| seen.version > 0;
+        let at = match (self.seen.first(), self.seen.iter().find(is_taken)) {
+            // Whoever watches from the start sees it sooner.
+            (Some(first), Some(taken)) if first.version == 0 => taken.at.clamp(called, sign),
+            (Some(_), Some(_)) => called,
+            _ => sign,
+        };
+        if at - called >= SHORT { at } else { called }
     }
 }
 
@@ -153,7 +243,7 @@ impl Attempts<'_> {
     }
 
     /// The task has lost its run.
-    fn lost(&mut self, seen: &Seen, lease: i64) {
+    fn lost(&mut self, seen: &Seen) {
         if self.is_lost() {
             if let Some(gap) = self.gaps.last_mut() {
                 gap.expired.get_or_insert(seen.at);
@@ -162,9 +252,9 @@ impl Attempts<'_> {
         }
         match self.evidence.released.get(&seen.version) {
             Some(true) => self.lose(seen.at, Why::Released, Some(seen.at)),
-            // The last heartbeat was a lease before, or the lease is not known.
+            // The last heartbeat was a lease before.
             _ => {
-                let last = if lease > 0 { seen.at - lease } else { self.from };
+                let last = seen.at - self.evidence.lease_of(seen.version);
                 self.lose(last.max(self.from), Why::Expired, Some(seen.at));
             }
         }
@@ -179,7 +269,9 @@ impl Attempts<'_> {
             from: at,
             to: None,
         });
-        self.gaps.push(Gap { dead, from: at, why, expired, until: None });
+        let lease = self.evidence.lease_of(dead.version);
+        let (until, unseen, again) = (None, 0, None);
+        self.gaps.push(Gap { dead, from: at, why, lease, expired, until, unseen, again });
     }
 
     /// Another run goes on.
@@ -194,6 +286,7 @@ impl Attempts<'_> {
             lost.to = Some(at);
         }
         if let Some(gap) = self.gaps.last_mut() {
+            gap.unseen = next.version - gap.dead.version - 1;
             gap.until = Some((at, next.clone()));
         }
         (self.run, self.from) = (next, at);
@@ -209,6 +302,15 @@ impl Attempts<'_> {
         } else if let Some(lost) = self.segments.last_mut() {
             lost.to = settled;
         }
-        (self.segments, self.gaps)
+        // Each gap has one segment.
+        let mut gaps = self.gaps.iter();
+        let split = |segment: Segment| match segment.kind {
+            Kind::Lost | Kind::Queue => match gaps.next() {
+                Some(gap) => gap.split(segment),
+                None => vec![segment],
+            },
+            _ => vec![segment],
+        };
+        (self.segments.into_iter().flat_map(split).collect(), self.gaps)
     }
 }

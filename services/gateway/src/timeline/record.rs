@@ -119,8 +119,11 @@ impl Seen {
 /// A process that the crash button killed.
 #[derive(Debug, Clone)]
 pub struct Crash {
+    pub group: String,
     /// The instance.
     pub instance: String,
+    /// What to type to start it again.
+    pub start: Option<String>,
     /// When it confirmed that it dies.
     pub at: i64,
 }

@@ -80,6 +80,11 @@ pub fn draw<'a>(call: &'a Call, evidence: &Evidence) -> Drawn<'a> {
         steps.push((segments, !gaps.is_empty()));
         interruptions.extend(gaps.into_iter().map(|gap| Interruption { call, step, gap }));
     }
+    for n in 0..interruptions.len() {
+        let (before, rest) = interruptions.split_at_mut(n);
+        let before: Vec<_> = before.iter().map(|it: &Interruption| &it.gap).collect();
+        rest[0].gap.again = evidence.again(&rest[0].gap, &before);
+    }
     Drawn { steps, interruptions }
 }
 
@@ -101,7 +106,10 @@ pub fn call_row(known: &Known, n: usize, drawn: &Drawn, evidence: &Evidence) -> 
         Some(record) => match record.state {
             PromiseState::Pending => {
                 let kind = segments.last().map(|segment| segment.kind);
-                (waiting(known, n, kind), if kind == Some(Kind::Lost) { "bad" } else { "now" })
+                // Whoever waits for another process has lost one.
+                let lost = segments.iter().rev().take(2).any(|it| it.kind == Kind::Lost);
+                let lost = lost && matches!(kind, Some(Kind::Lost | Kind::Queue));
+                (waiting(known, n, kind), if lost { "bad" } else { "now" })
             }
             PromiseState::Resolved if record.result.is_number() => {
                 (format!("✓ returned {}", record.result), "ok")
@@ -142,7 +150,7 @@ fn waiting(known: &Known, n: usize, kind: Option<Kind>) -> String {
         Some(Kind::Sleep) => "sleeps".to_owned(),
         Some(Kind::Lost) => "nobody runs it".to_owned(),
         Some(Kind::Queue) => "waits for a process".to_owned(),
-        Some(Kind::Run | Kind::Retry) | None => "runs".to_owned(),
+        Some(Kind::Run | Kind::Retry | Kind::Unknown) | None => "runs".to_owned(),
     }
 }
 
@@ -170,8 +178,10 @@ fn call_segments(
         // None: something before it goes on, so it adds nothing.
         let Some(at) = end else { break };
         if piece.from > at {
+            let from =
+                if all.is_empty() { taken(record, piece.from, evidence, &mut all) } else { at };
             let who = piece.who.clone().or_else(|| last_runner(&all));
-            push(&mut all, Segment { kind: Kind::Run, who, from: at, to: Some(piece.from) });
+            push(&mut all, Segment { kind: Kind::Run, who, from, to: Some(piece.from) });
         }
         piece.from = piece.from.max(at);
         if piece.to.is_some_and(|to| to <= piece.from) {
@@ -189,9 +199,21 @@ fn call_segments(
     all
 }
 
+/// The wait for a process before the first sign of one. Returns its end.
+fn taken(record: &Record, sign: i64, evidence: &Evidence, all: &mut Vec<Segment>) -> i64 {
+    let (from, at) = (record.created, evidence.taken(record.created, sign));
+    if at > from {
+        all.push(Segment { kind: Kind::Queue, who: None, from, to: Some(at) });
+    }
+    at
+}
+
 /// What went on after the last step or call, from `at` on.
-fn tail(record: &Record, at: i64, evidence: &Evidence, all: &mut Vec<Segment>) {
+fn tail(record: &Record, mut at: i64, evidence: &Evidence, all: &mut Vec<Segment>) {
     if let Some(settled) = record.settled {
+        if all.is_empty() {
+            at = taken(record, settled, evidence, all);
+        }
         let who = record.settler.as_ref().map(|run| run.instance.clone());
         let who = who.or_else(|| last_runner(all));
         push(all, Segment { kind: Kind::Run, who, from: at, to: Some(settled) });
@@ -215,6 +237,15 @@ fn tail(record: &Record, at: i64, evidence: &Evidence, all: &mut Vec<Segment>) {
         Kind::Run => (Kind::Run, who.or_else(|| last_runner(all))),
         _ => (kind, None),
     };
+    if let Some(seen) = seen.filter(|_| kind == Kind::Lost) {
+        // Its lease is over since then, and it waits.
+        let released = evidence.released.get(&seen.version) == Some(&true);
+        let lost = if released { Kind::Queue } else { Kind::Lost };
+        let over = seen.at.max(at);
+        push(all, Segment { kind: lost, who: last_runner(all), from: at, to: Some(over) });
+        push(all, Segment { kind: Kind::Queue, who: None, from: over, to: None });
+        return;
+    }
     // It waited for a process if it was seen to.
     let mut before = evidence.seen.iter().rev().skip(1);
     let queued = before.next().is_some_and(|seen| seen.state == TaskState::Pending);

@@ -1,11 +1,11 @@
 //! What happened in a flow, in sentences.
 
-use flows::{Caller, Checkpoint};
+use flows::{Caller, Checkpoint, Function};
 use serde::Serialize;
 use wire::PromiseState;
 
 use super::{
-    attempts::{Kind, Why},
+    attempts::{Again, Kind, Why},
     known::{Call, Known, Point},
     record::Record,
     rows::{Interruption, Row},
@@ -34,32 +34,11 @@ pub fn tell(
     let mut lines = Vec::new();
     let mut say = |at: i64, tone, text| lines.push(Line { at: at - started, tone, text });
     for (n, call) in known.calls.iter().enumerate() {
-        let Some(record) = &call.record else { continue };
-        let row = rows.iter().find(|row| row.id == call.id);
-        let run = row.and_then(|row| row.segments.iter().find(|it| it.kind == Kind::Run));
-        if let Some(who) = run.and_then(|run| run.who.as_ref()) {
-            let name = call.function.name;
-            let text = match call.function.caller {
-                Caller::Detaches(caller) => {
-                    let caller = known.calls[caller].function.name;
-                    format!("{caller} started {name} and does not wait; it runs on {who}")
-                }
-                Caller::Awaits(_) | Caller::Gateway => {
-                    let called: Vec<_> =
-                        known.awaited_calls(n).map(|it| it.function.name).collect();
-                    let waits = row.and_then(|row| row.segments.last());
-                    let waits = waits.is_some_and(|it| it.kind == Kind::Wait);
-                    match waits && call.checkpoints.is_empty() && !called.is_empty() {
-                        true => format!(
-                            "{name} started on {who}; it waits for {}",
-                            called.join(" and ")
-                        ),
-                        false => format!("{name} started on {who}"),
-                    }
-                }
-            };
-            // Stable sorting keeps it before whatever else happened in that millisecond.
-            say(record.created, "", text);
+        if call.record.is_none() {
+            continue;
+        }
+        if let Some(row) = rows.iter().find(|row| row.id == call.id) {
+            beginning(known, n, row, started, &mut say);
         }
         for Point { checkpoint, record } in &call.checkpoints {
             if let (Some(record), Checkpoint::Sleep(_)) = (record, checkpoint) {
@@ -94,6 +73,48 @@ pub fn tell(
     lines.split_off(lines.len().saturating_sub(MOST_LINES))
 }
 
+/// Who called a function, and which process took it.
+fn beginning(
+    known: &Known,
+    n: usize,
+    row: &Row,
+    started: i64,
+    say: &mut impl FnMut(i64, &'static str, String),
+) {
+    let Function { name, group, caller, .. } = *known.calls[n].function;
+    let waited = row.segments.first().filter(|it| it.kind == Kind::Queue);
+    let run = row.segments.iter().find(|it| it.kind == Kind::Run);
+    let run = run.and_then(|run| Some((run.from + started, run.who.as_ref()?)));
+    let detached = match caller {
+        Caller::Detaches(caller) => Some(known.calls[caller].function.name),
+        Caller::Awaits(_) | Caller::Gateway => None,
+    };
+    if let Some(waited) = waited {
+        let by = match detached {
+            Some(caller) => format!("{caller} started {name} and does not wait"),
+            None => format!("{name} was called"),
+        };
+        let waits = format!("{by}; it waits for a process of group {group}");
+        say(waited.from + started, "", waits);
+    }
+    let Some((at, who)) = run else { return };
+    let text = match detached.filter(|_| waited.is_none()) {
+        Some(caller) => format!("{caller} started {name} and does not wait; it runs on {who}"),
+        None => format!("{name} started on {who}"),
+    };
+    // A function with steps makes its calls after them.
+    let has_steps = !known.calls[n].checkpoints.is_empty();
+    let called = known.awaited_calls(n).filter(|it| it.record.is_some() && !has_steps);
+    let called: Vec<_> = called.map(|it| it.function.name).collect();
+    let more = if called.is_empty() {
+        String::new()
+    } else {
+        format!(" and called {}", called.join(" and "))
+    };
+    // Stable sorting keeps it before whatever else happened in that millisecond.
+    say(at, "", text + &more);
+}
+
 fn retries(call: &Call, record: &Record) -> String {
     let (name, failures) = (call.function.name, record.failures);
     let attempts =
@@ -117,16 +138,16 @@ fn interruption(
         Why::Released => format!("{dead} was stopped in {name}, and gave its work back"),
     };
     say(gap.from, if gap.why == Why::Released { "" } else { "bad" }, end);
-    let Some((at, next)) = &gap.until else {
-        if let (Some(expired), true) = (gap.expired, gap.why != Why::Released) {
-            say(
-                expired,
-                "bad",
-                format!("The lease of {dead} ran out; the work waits for another process"),
-            );
-        }
-        return;
-    };
+    if let Some((at, exact)) = gap.over() {
+        let group = call.function.group;
+        let about = if exact { "" } else { " at about this time" };
+        say(
+            at,
+            "bad",
+            format!("The lease of {dead} ran out{about}: a process of group {group} may take over"),
+        );
+    }
+    let Some((at, next)) = &gap.until else { return };
     let stored = match (step, call.checkpoints[*step].checkpoint) {
         (0, _) => String::new(),
         (1, Checkpoint::Work { .. }) => "; step 1 is stored and did not run again".to_owned(),
@@ -135,8 +156,24 @@ fn interruption(
         }
         _ => "; what came before it is stored and did not run again".to_owned(),
     };
-    let lease = if gap.why == Why::Released { "" } else { "Its lease ran out. " };
-    say(*at, "ok", format!("{lease}{} took over with {name}{stored}", next.instance));
+    // Nobody saw when it ran out, but it did before this.
+    let lease =
+        if gap.why != Why::Released && gap.over().is_none() { "Its lease ran out. " } else { "" };
+    let next = &next.instance;
+    let took = match gap.again {
+        None => format!("{next} took over"),
+        Some(Again::Restarted) => format!("{next} (restarted) took over"),
+        Some(Again::Slow) => format!("{next} took over from itself, for it had only been slow,"),
+        Some(Again::Unknown) => {
+            format!("{next} took over from itself, restarted or after it had been slow,")
+        }
+    };
+    let unseen = match gap.unseen {
+        0 => String::new(),
+        1 => ", after a run that nobody saw".to_owned(),
+        runs => format!(", after {runs} runs that nobody saw"),
+    };
+    say(*at, "ok", format!("{lease}{took} with {name}{unseen}{stored}"));
 }
 
 /// `step 4 of 6`, or the name of a step that is not one of several.

@@ -133,6 +133,12 @@ fn work(seconds: u64) -> Options {
     Options { work: Some(Duration::from_secs(seconds)), ..Options::default() }
 }
 
+/// The crash button has killed a process of service-b so many milliseconds after the start.
+fn crash(instance: &str, at: i64) -> record::Crash {
+    let (group, start) = ("service-b".to_owned(), Some(format!("start {instance}")));
+    record::Crash { group, instance: instance.to_owned(), start, at: START + at }
+}
+
 /// The row of a promise, in one line: its note, and its segments.
 fn row(view: &Value, id: &str) -> String {
     let row = view["rows"].as_array().unwrap().iter().find(|row| row["id"] == id).unwrap();

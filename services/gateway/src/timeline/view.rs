@@ -5,7 +5,8 @@ use serde_json::Value;
 use wire::PromiseState;
 
 use super::{
-    attempts::{Evidence, Gap, Kind, Why},
+    attempts::{Again, Evidence, Gap, Kind, Why},
+    gone::{Gone, gone},
     known::{Call, Known},
     record::{Crash, Record, Seen},
     rows::{self, Drawn, Interruption, Row},
@@ -42,6 +43,7 @@ pub struct View<'a> {
     rows: Vec<Row>,
     marks: Vec<Mark>,
     holders: Vec<Holder>,
+    gone: Vec<Gone>,
     story: Vec<Line>,
 }
 
@@ -69,8 +71,9 @@ pub struct Holder {
     /// It has died: its last sign of life.
     #[serde(skip_serializing_if = "Option::is_none")]
     died: Option<i64>,
-    /// Its lease is over, and the task waits for another process.
-    expired: bool,
+    /// Its lease is over, and the task waits for a process: since when.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expired: Option<i64>,
     /// It was told to stop, and gave the task back.
     stopped: bool,
 }
@@ -83,7 +86,8 @@ pub fn view<'a>(known: &'a Known, crashes: &[Crash], settings: &Settings) -> Vie
     let state = outcome.map_or(PromiseState::Pending, |record| record.state);
     let (mut rows, mut interruptions, mut holders) = (Vec::new(), Vec::new(), Vec::new());
     for (n, call) in known.calls.iter().enumerate() {
-        let evidence = Evidence { seen: &call.seen, released: &call.released, crashes };
+        let lease = settings.node.lease.as_millis() as i64;
+        let evidence = Evidence { seen: &call.seen, released: &call.released, crashes, lease };
         let drawn = rows::draw(call, &evidence);
         rows.push(rows::call_row(known, n, &drawn, &evidence));
         rows.extend(rows::step_rows(call, rows::depth(known, n) + 1, &drawn));
@@ -101,6 +105,7 @@ pub fn view<'a>(known: &'a Known, crashes: &[Crash], settings: &Settings) -> Vie
     }
     for holder in &mut holders {
         holder.died = holder.died.map(|died| died - started);
+        holder.expired = holder.expired.map(|expired| expired - started);
     }
     let options = known.options.named().into_iter();
     let options = options.filter_map(|(name, value)| Some(format!("{name}={}", value?)));
@@ -121,8 +126,16 @@ pub fn view<'a>(known: &'a Known, crashes: &[Crash], settings: &Settings) -> Vie
         found,
         story: story::tell(known, &rows, &interruptions, started),
         marks: interruptions.iter().flat_map(|it| marks(&it.gap, started)).collect(),
+        gone: gone(known, &rows, &interruptions, crashes, settings, started),
         rows,
         holders,
+    }
+}
+
+impl View<'_> {
+    /// Whether a run of it ended in the middle of its work.
+    pub fn is_interrupted(&self) -> bool {
+        !self.marks.is_empty()
     }
 }
 
@@ -135,7 +148,12 @@ fn marks(gap: &Gap, started: i64) -> impl Iterator<Item = Mark> {
     };
     let end = Mark { at: gap.from - started, kind, text };
     let next = gap.until.as_ref().map(|(at, _)| {
-        let text = "takeover".to_owned();
+        let again = match gap.again {
+            Some(Again::Restarted) => " (restarted)",
+            Some(Again::Slow | Again::Unknown) => " (same name)",
+            None => "",
+        };
+        let text = format!("takeover{again}");
         Mark { at: at - started, kind: "takeover", text }
     });
     std::iter::once(end).chain(next)
@@ -164,7 +182,7 @@ fn holder(call: &Call, evidence: &Evidence, drawn: &Drawn, settings: &Settings) 
         lease: evidence.lease_of(run.version),
         step: running.map(|point| point.checkpoint.name()),
         died: dead.map(|dead| dead.gap.from),
-        expired: dead.is_some_and(|dead| dead.gap.expired.is_some()),
+        expired: dead.and_then(|dead| dead.gap.expired),
         stopped: dead.is_some_and(|dead| dead.gap.why == Why::Released),
     })
 }

@@ -21,6 +21,7 @@ use super::{
 use crate::{
     Settings,
     client::{self, Client},
+    held::Held,
     problem::Problem,
     stats::Stats,
 };
@@ -36,6 +37,10 @@ const QUIET: Duration = Duration::from_secs(20);
 
 /// How long a flow is remembered that nobody looks at.
 const LINGER: Duration = Duration::from_secs(30);
+
+/// How long, if a run of it was interrupted: who comes back is told the same. Its promises alone tell
+/// neither when a lease ran out nor who had lost a step twice.
+const LINGER_INTERRUPTED: Duration = Duration::from_mins(10);
 
 /// Most flows that are remembered at once.
 const MOST_FLOWS: usize = 256;
@@ -130,13 +135,15 @@ impl Watchers {
     }
 
     /// Notes that the crash button killed a process some time ago, so that flows can show it at once.
-    pub fn crashed(&self, instance: &str, ago: Duration) {
+    pub fn crashed(&self, group: &str, held: &Held, ago: Duration) {
         let mut crashes = self.crashes();
         if crashes.len() == MOST_CRASHES {
             crashes.remove(0);
         }
         crashes.push(Crash {
-            instance: instance.to_owned(),
+            group: group.to_owned(),
+            instance: held.instance.clone(),
+            start: held.start.clone(),
             at: own_clock() - ago.as_millis() as i64,
         });
     }
@@ -155,6 +162,7 @@ impl Watchers {
             client: self.0.client.clone(),
             known: None,
             last: String::new(),
+            linger: LINGER,
             boot: uuid::Uuid::new_v4().as_u64_pair().0,
             revision: 0,
             changed: tokio::time::Instant::now(),
@@ -164,7 +172,7 @@ impl Watchers {
             if watched.published.receiver_count() == 0 {
                 tokio::select! {
                     () = watched.woken.notified() => {}
-                    () = sleep(LINGER) => {
+                    () = sleep(watcher.linger) => {
                         let mut flows = self.flows();
                         // Viewers come only while this is locked.
                         if watched.published.receiver_count() == 0 {
@@ -211,6 +219,8 @@ struct Watcher {
     known: Option<Known>,
     /// What was published last.
     last: String,
+    /// How long it is kept when nobody looks.
+    linger: Duration,
     boot: u64,
     revision: u64,
     /// When that was.
@@ -251,6 +261,9 @@ impl Watcher {
         let view = view(known, &watchers.crashes(), &watchers.0.settings);
         let json = json(&view, trouble.as_deref());
         watchers.0.stats.takeovers(&view.found);
+        if view.is_interrupted() {
+            self.linger = LINGER_INTERRUPTED;
+        }
         if json != self.last {
             self.revision += 1;
             self.changed = tokio::time::Instant::now();

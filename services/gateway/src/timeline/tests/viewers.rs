@@ -45,6 +45,30 @@ async fn many_viewers_cost_the_server_what_one_does_and_none_cost_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_flow_with_a_takeover_is_remembered_for_longer() {
+    for (interrupted, expected) in [(true, true), (false, false)] {
+        let rig = Rig::new("await-chain", work(3));
+        in_step_2(&rig);
+        let watchers = Watchers::new(
+            Client::new(Arc::new(rig.server.clone())),
+            Arc::new(settings()),
+            Stats::default(),
+        );
+        let mut viewer = watchers.watch("f").unwrap();
+        next(&mut viewer).await;
+        if interrupted {
+            rig.task("f.0", "pending", 1, None);
+            viewer.changed().await;
+        }
+        let (id, _) = next(&mut viewer).await;
+        drop(viewer);
+        tokio::time::sleep(Duration::from_mins(9)).await;
+        let mut viewer = watchers.watch("f").unwrap();
+        assert_eq!(next(&mut viewer).await.0 == id, expected);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_unknown_flow_is_not_watched() {
     let rig = Rig::new("await-chain", Options::default());
     let watchers = Watchers::new(
