@@ -174,13 +174,11 @@ async fn a_process_that_is_refused_says_why_and_waits(server: Server) -> Stopped
     let token = guarded.file("token", &guarded.signer.token(600));
     let late = guarded.file("late", "not-yet");
     let (url, ca) = (guarded.server.url(), text(&tls.ca_file));
+    let asks = |url: &str| format!("{url} refuses this process: it asks for a token");
+    let (over_http, over_tls) = (asks(&url), asks(&tls.url));
     // A process of its own for each way to be refused.
     for (instance, settings, reason) in [
-        (
-            "missing",
-            vec![("NODE_SERVER_URL", &*url)],
-            "it asks for a token; set NODE_SERVER_TOKEN_FILE",
-        ),
+        ("missing", vec![("NODE_SERVER_URL", &*url)], &*over_http),
         (
             "late",
             vec![("NODE_SERVER_URL", &*url), ("NODE_SERVER_TOKEN_FILE", text(&late))],
@@ -194,7 +192,7 @@ async fn a_process_that_is_refused_says_why_and_waits(server: Server) -> Stopped
         (
             "tls-missing",
             vec![("NODE_SERVER_URL", &*tls.url), ("NODE_SERVER_CA_FILE", ca)],
-            "it asks for a token",
+            &*over_tls,
         ),
     ] {
         let health = format!("127.0.0.1:{}", free_port());
