@@ -55,6 +55,7 @@ const NOT_RUN: &[(&str, &str)] = &[
     (".ci/run", CONTRIBUTING),
     (".ci/run check", CONTRIBUTING),
     ("cargo bench", MEASURES),
+    ("cargo bench -- --peers --flows 1000 --sequential 200 --json result.json", MEASURES),
     ("cargo bench -- --peers --json result.json", MEASURES),
     ("cargo bench -- --quick", MEASURES),
     ("cargo bench -- growth", MEASURES),
