@@ -120,8 +120,10 @@ function signs(total) {
   return flow.marks.flatMap(({ at, kind, text }) => {
     const label = `${SIGNS[kind]} ${text}`;
     const long = label.length * 8;
-    const left = at > total * 0.7;
-    const from = Math.max(0, (at / total) * width - (left ? long : 0));
+    const x = (at / total) * width;
+    const left = x + long > width;
+    if (left && x < long) return [];
+    const from = left ? x - long : x;
     const line = ends.findIndex((end) => end <= from);
     if (line < 0) return [];
     ends[line] = from + long;
