@@ -59,6 +59,8 @@ pub async fn expect_whole_labels(browser: &Browser) {
         const signs = [...document.querySelectorAll('.sign')]; \
         const cover = signs.filter((a, n) => signs.slice(n + 1).some(b => box(a).left < box(b).right && \
             box(b).left < box(a).right && box(a).top < box(b).bottom - 4 && box(b).top < box(a).bottom - 4)); \
-        return [...cut, ...cover].map(it => it.textContent)";
+        const axis = box(document.querySelector('#axis')); \
+        const out = signs.filter(it => box(it).left < axis.left - 1 || box(it).right > axis.right + 1); \
+        return [...cut, ...cover, ...out].map(it => it.textContent)";
     assert_eq!(browser.run(script).await, json!([]));
 }
