@@ -106,6 +106,7 @@ async fn a_flow_that_nobody_runs_says_so_and_how_to_bring_a_process_back() {
         browser.window(width, 800, false).await;
         let seen = "[...document.querySelectorAll('#now code')].map(it => it.getBoundingClientRect()).filter(it => it.top > 0 && it.bottom < innerHeight).length === 2";
         browser.until("both commands", seen).await;
+        expect_whole_labels(&browser).await;
     }
     browser.window(1_280, 900, false).await;
     browser.check("a flow that nobody runs").await;
