@@ -1,6 +1,6 @@
 #!/bin/sh
-# Makes the keys and tokens of docker/auth.yaml, in docker/auth (or AUTH_FOLDER). It needs openssl and nothing else: Linux, macOS,
-# and Windows with WSL or Git Bash.
+# Makes the keys and tokens of docker/auth.yaml, in docker/auth (or AUTH_FOLDER). It needs openssl and nothing
+# else: Linux, macOS, and Windows with WSL or Git Bash.
 #
 #   docker/auth-keys.sh                    the key pair and the gateway's token, if there are none, and a new
 #                                          token for the processes

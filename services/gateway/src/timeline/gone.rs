@@ -35,12 +35,9 @@ pub fn gone(
     started: i64,
 ) -> Vec<Gone> {
     let mut all = Vec::new();
-    let waits = |group: &str| {
-        let waits = |row: &&Row| {
-            row.segments.last().is_some_and(|it| it.kind == Kind::Queue && it.to.is_none())
-        };
-        rows.iter().filter(|row| row.group == Some(group)).any(|row| waits(&row))
-    };
+    let is_open =
+        |row: &Row| row.segments.last().is_some_and(|it| it.kind == Kind::Queue && it.to.is_none());
+    let waits = |group: &str| rows.iter().any(|row| row.group == Some(group) && is_open(row));
     for Crash { group, instance, start, at } in crashes.iter().filter(|it| waits(&it.group)) {
         if !was_alive(known, group, instance, *at) {
             let (group, instance, start) = (group.clone(), instance.clone(), start.clone());
