@@ -217,6 +217,7 @@ impl FirstCall {
                     ExchangeError::Unreachable { .. } => "unreachable",
                     ExchangeError::Unauthorized { .. } => "unauthorized",
                     ExchangeError::TooLarge { .. } => "too_large",
+                    ExchangeError::Unanswered => key::UNANSWERED,
                     ExchangeError::Withheld(_) => "withheld",
                 };
                 Some((kind.to_owned(), error.to_string()))

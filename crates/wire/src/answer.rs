@@ -4,6 +4,7 @@ use std::{borrow::Cow, fmt};
 
 use serde::Serialize;
 use serde_json::value::RawValue;
+use tokio::time::Instant;
 
 use crate::{
     Promise, Request, Task,
@@ -48,6 +49,8 @@ pub struct Answer {
     parsed: Parsed,
     /// Whether the request was sent more than once: an earlier attempt may have taken effect.
     pub repeated: bool,
+    /// When the attempt was sent that is answered, if a layer noted it.
+    pub sent: Option<Instant>,
 }
 
 /// What came back is not an answer to the request: something between the two spoke instead.
@@ -82,7 +85,7 @@ impl Answer {
             let body = body(&kind, head.status, data).map_err(|_| NotAnAnswer::Unreadable)?;
             Ok(View { status: head.status, body })
         })?;
-        Ok(Self { parsed, repeated: false })
+        Ok(Self { parsed, repeated: false, sent: None })
     }
 
     /// An answer in the server's place.
@@ -131,7 +134,7 @@ impl Answer {
         let start = preload.as_ptr() as usize - text.as_ptr() as usize;
         let shorter = [&text[..start], "[]", &text[start + preload.len()..]].concat();
         match Self::parse(request, shorter) {
-            Ok(shorter) => Self { repeated: self.repeated, ..shorter },
+            Ok(shorter) => Self { repeated: self.repeated, sent: self.sent, ..shorter },
             Err(_) => self,
         }
     }

@@ -40,6 +40,9 @@ pub enum ExchangeError {
         /// Its length.
         bytes: usize,
     },
+    /// The server answers other requests, but not this one, for long.
+    #[error("the Resonate Server did not answer a request for three leases")]
+    Unanswered,
     /// A layer did not send it, for this reason.
     #[error("{0}")]
     Withheld(String),

@@ -70,6 +70,8 @@ impl Deployment {
             // Ignores the user's .env.
             ("COMPOSE_ENV_FILES", "/dev/null".to_owned()),
             ("COMPOSE_PROGRESS", "plain".to_owned()),
+            // Tests read all of it.
+            ("LOG_MAX_SIZE", "1g".to_owned()),
             ("IMAGE_PREFIX", IMAGES.to_owned()),
             ("GATEWAY_PORT", gateway_port.to_string()),
             ("JAEGER_PORT", jaeger_port.to_string()),

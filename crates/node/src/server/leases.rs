@@ -119,13 +119,14 @@ impl Leases {
         });
     }
 
-    /// Whether a heartbeat is worth a request: neither in the first quarter of a lease nor after
-    /// its end. Returns when the lease ends.
+    /// Whether a heartbeat is worth a request: neither in the first sixteenth of a lease nor after its end.
+    /// Heartbeats are half a lease apart, so almost as much is left when a lease is renewed. Returns when the
+    /// lease ends.
     pub fn wants_heartbeat(&self, id: &str, version: i64) -> Option<Instant> {
         self.with(id, version, |run| {
             let ends = *run.ends.borrow();
             let left = ends.saturating_duration_since(Instant::now());
-            let due = !left.is_zero() && left <= run.lease * 3 / 4;
+            let due = !left.is_zero() && left <= run.lease * 15 / 16;
             (run.abandoned.is_none() && due).then_some(ends)
         })?
     }
@@ -144,11 +145,6 @@ impl Leases {
     /// When the promise of a run times out, in Unix milliseconds.
     pub fn promise_timeout(&self, id: &str, version: i64) -> Option<i64> {
         self.with(id, version, |run| run.promise_timeout)?
-    }
-
-    /// The length of the lease of a run.
-    pub fn lease(&self, id: &str, version: i64) -> Option<Duration> {
-        self.with(id, version, |run| run.lease)
     }
 
     /// The runs that are held or being acquired.
@@ -264,11 +260,13 @@ mod tests {
         leases.begin("x", 1, start, LEASE);
         let deadline = leases.check("x", 1).unwrap();
         assert_eq!(leases.wants_heartbeat("x", 1), None);
-        tokio::time::advance(LEASE / 4).await;
+        tokio::time::advance(LEASE / 17).await;
+        assert_eq!(leases.wants_heartbeat("x", 1), None);
+        tokio::time::advance(LEASE / 8).await;
         assert_eq!(leases.wants_heartbeat("x", 1), Some(start + LEASE));
         assert_eq!(leases.wants_heartbeat("x", 2), None);
         leases.renew("x", 1, Instant::now());
-        assert_eq!(*deadline.borrow(), start + LEASE / 4 + LEASE);
+        assert_eq!(*deadline.borrow(), Instant::now() + LEASE);
         assert_eq!(leases.wants_heartbeat("x", 1), None);
     }
 

@@ -30,7 +30,7 @@ use resonate_otel::Metrics;
 use serde_json::json;
 use tokio::{
     sync::watch,
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep},
 };
 use wire::{
     Answer, AnswerBody, Exchange, ExchangeError, Operation, Promise, PromiseState, PromiseValue,
@@ -55,9 +55,6 @@ const BYTES_OF_A_RUN: usize = 160 << 10;
 /// How often in a row a run may end in neither a result nor a suspension before its promise is
 /// rejected.
 const RELEASES: u32 = 5;
-
-/// A request that is not answered for this many leases, while heartbeats are, costs its run.
-const UNANSWERED_LEASES: u32 = 3;
 
 type Answered = Result<Answer, ExchangeError>;
 
@@ -262,9 +259,8 @@ impl Runs {
     /// Sends a request of a run, for as long as its lease lasts.
     async fn exchange_in_run(&self, id: &str, version: i64, request: Request) -> Answered {
         let lease = self.leases.check(id, version).map_err(withheld)?;
-        let longest = self.leases.lease(id, version).unwrap_or_default() * UNANSWERED_LEASES;
-        match timeout(longest, self.next.exchange(request.with_deadline(lease))).await {
-            Ok(Err(ExchangeError::TooLarge { bytes })) => {
+        match self.next.exchange(request.with_deadline(lease)).await {
+            Err(ExchangeError::TooLarge { bytes }) => {
                 self.abandon(id, version, Abandoned::Rejected);
                 let message = format!(
                     "a value of {bytes} bytes is too large for the Resonate Server; \
@@ -272,15 +268,15 @@ impl Runs {
                 );
                 Err(self.reject(id, version, "too_large", message).await)
             }
-            Ok(Err(error)) => {
+            Err(error @ ExchangeError::Unanswered) => {
+                self.abandon(id, version, Abandoned::Unanswered);
+                Err(error)
+            }
+            Err(error) => {
                 self.abandon(id, version, Abandoned::Unreachable);
                 Err(error)
             }
-            Ok(answer) => answer,
-            Err(_) => {
-                self.abandon(id, version, Abandoned::Unanswered);
-                Err(withheld(Abandoned::Unanswered))
-            }
+            Ok(answer) => Ok(answer),
         }
     }
 

@@ -41,6 +41,7 @@ impl Runs {
             self.release_if_ours(&id, version + 1).await;
         }
         let AnswerBody::Acquired(task, promise, _) = answer.body() else { return Ok(answer) };
+        let sent = answer.sent.unwrap_or(sent);
         if *self.draining.borrow() {
             self.release_task(&id, task.version, None).await;
             return Err(withheld(Abandoned::Draining));

@@ -46,7 +46,6 @@ impl Runs {
         let mixed = tasks.iter().any(|task| origin(&task.id) != origin(&tasks[0].id));
         let heartbeat = TaskHeartbeat { pid: pid.into(), tasks };
         let request = Request::new("task.heartbeat", &heartbeat).until(ends);
-        // Which attempt was answered is not known here; the first one is early enough to be safe.
         let sent = Instant::now();
         let answer = self.next.exchange(request).await;
         if mixed && answer.as_ref().is_ok_and(|answer| answer.status() == 400) {
@@ -54,7 +53,9 @@ impl Runs {
         }
         for TaskRef { id, version } in &heartbeat.tasks {
             match &answer {
-                Ok(answer) if answer.status() == 200 => self.leases.renew(id, *version, sent),
+                Ok(answer) if answer.status() == 200 => {
+                    self.leases.renew(id, *version, answer.sent.unwrap_or(sent));
+                }
                 Ok(answer) => {
                     let (status, reason) = (answer.status(), answer.reason());
                     tracing::warn!(promise = %id, status, reason, "heartbeat refused");

@@ -82,3 +82,35 @@ async fn a_second_run_of_a_task_waits_for_the_first_one() {
     runs.leases.end("x.0", 1);
     assert_eq!(second.await.unwrap().unwrap().status(), 200);
 }
+
+/// A layer in which requests wait before they are sent.
+struct Queue(Scripted, Duration);
+
+#[async_trait::async_trait]
+impl Exchange for Queue {
+    async fn exchange(&self, request: Request) -> Answered {
+        sleep(self.1).await;
+        let sent = Instant::now();
+        let mut answer = self.0.exchange(request).await?;
+        answer.sent = Some(sent);
+        Ok(answer)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_begins_when_its_request_is_sent() {
+    let (mut runs, server) = rig(|kind, _| match kind {
+        "task.acquire" => acquired(&call_of_foo()),
+        _ => ok(),
+    });
+    let start = Instant::now();
+    let ends = |runs: &Runs| *runs.leases.check("x.0", 1).unwrap().borrow() - start;
+    Arc::get_mut(&mut runs).unwrap().next = Arc::new(Queue(server.clone(), LEASE * 2));
+    acquire(&runs, "x.0").await.unwrap();
+    assert_eq!(ends(&runs), LEASE * 3);
+
+    Arc::get_mut(&mut runs).unwrap().next = Arc::new(Queue(server, LEASE / 8));
+    tokio::time::advance(LEASE / 2).await;
+    heartbeat(&runs, &["x.0"]).await.unwrap();
+    assert_eq!(ends(&runs), LEASE * 21 / 8 + LEASE);
+}

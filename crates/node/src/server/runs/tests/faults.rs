@@ -106,26 +106,6 @@ async fn a_run_that_always_ends_in_nothing_is_rejected() {
     assert_eq!(runs.leases.all(), []);
 }
 
-/// Heartbeats are confirmed, so the lease lasts; but another process may reach the server.
-#[tokio::test(start_paused = true)]
-async fn a_request_without_an_answer_costs_its_run_although_heartbeats_pass() {
-    let (runs, _) = slow_rig(LEASE * 100, |_, data| fenced(data));
-    hold(&runs);
-    let start = Instant::now();
-    let renew = async {
-        loop {
-            sleep(LEASE / 2).await;
-            runs.leases.renew("x.0", 1, Instant::now());
-        }
-    };
-    let answered = tokio::select! {
-        answered = settle(&runs) => answered,
-        () = renew => unreachable!("it does not end"),
-    };
-    assert_eq!(withheld(answered), Abandoned::Unanswered.to_string());
-    assert_eq!(start.elapsed(), LEASE * UNANSWERED_LEASES);
-}
-
 /// The answer lay in the socket of a frozen process: another one may have the task by now.
 #[tokio::test(start_paused = true)]
 async fn an_answer_after_the_end_of_the_lease_starts_nothing() {
