@@ -33,7 +33,7 @@ const SHORTEST_ATTEMPT: Duration = Duration::from_millis(200);
 
 /// Most requests of a process that are under way. The server answers one after the other: more would only
 /// wait there, until their attempts time out and are repeated, and heartbeats would wait behind them.
-const UNDER_WAY: usize = 8;
+const UNDER_WAY: usize = 16;
 
 /// A request of a run that is not answered for this many leases, while heartbeats are, costs its run.
 const UNANSWERED_LEASES: u32 = 3;
