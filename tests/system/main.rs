@@ -31,3 +31,4 @@ mod service_p;
 mod settings;
 mod start;
 mod stops;
+mod viewers;

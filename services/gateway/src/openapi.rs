@@ -369,7 +369,7 @@ async fn the_document_is_what_the_code_says() {
 }
 
 /// Pages and what belongs to them are no part of the interface.
-const PAGES: [&str; 2] = ["/", "/page/settings.json"];
+const PAGES: [&str; 3] = ["/", "/page/settings.json", "/page/server.json"];
 
 #[test]
 fn every_route_is_in_the_document() {

@@ -20,7 +20,7 @@ use headers::{CacheControl, ETag, HeaderMapExt, IfNoneMatch};
 use serde_json::{Value, json};
 use tower_http::{compression::CompressionLayer, set_header::SetResponseHeaderLayer};
 
-use crate::{app::App, inspect};
+use crate::{Settings, app::App, client, inspect};
 
 /// Everything comes from the gateway itself, and nothing may show the page inside another one.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
@@ -61,6 +61,7 @@ pub fn routes() -> Router<App> {
     let mut router = Router::new()
         .route("/", get(async |headers: HeaderMap| HOME.answer(&headers)))
         .route("/page/settings.json", get(settings))
+        .route("/page/server.json", get(server))
         .route("/flows/{id}", get(flow));
     for (path, file) in FILES {
         router = router.route(path, get(async |headers: HeaderMap| file.answer(&headers)));
@@ -151,9 +152,18 @@ static TABLE: LazyLock<Value> = LazyLock::new(|| {
     flows.collect()
 });
 
-/// `GET /page/settings.json`: the flows, and where Jaeger is.
+/// `GET /page/settings.json`: the flows, where Jaeger is, and how to start the Resonate Server.
 async fn settings(State(app): State<App>) -> Json<Value> {
-    Json(json!({"flows": *TABLE, "jaeger": app.settings.jaeger_url}))
+    let Settings { jaeger_url, server_start_command, .. } = &*app.settings;
+    Json(json!({"flows": *TABLE, "jaeger": jaeger_url, "server_start": server_start_command}))
+}
+
+/// `GET /page/server.json`: whether the gateway reaches the Resonate Server now. An open message stream
+/// does not tell: that of a frozen server is open too.
+async fn server(State(app): State<App>) -> Json<Value> {
+    // Any answer will do.
+    let answer = app.client.get("page").await;
+    Json(json!({"reachable": !matches!(answer, Err(client::Error::NoAnswer(_)))}))
 }
 
 #[cfg(test)]

@@ -109,6 +109,11 @@ pub enum Problem {
 }
 
 impl Problem {
+    /// What is wrong, for people.
+    pub fn detail(self) -> String {
+        self.parts().1
+    }
+
     /// Status, detail, and further members of the body.
     fn parts(self) -> (StatusCode, String, Value) {
         match self {

@@ -98,6 +98,10 @@ pub struct Settings {
     /// What to type to start it again after that [default: it is not shown]
     #[arg(long, env = "GATEWAY_START_COMMAND", value_name = "COMMAND")]
     pub start_command: Option<String>,
+    /// What to type to start the Resonate Server again, for the page; name it only if the server keeps its
+    /// flows on disk [default: it is not shown]
+    #[arg(long, env = "GATEWAY_SERVER_START_COMMAND", value_name = "COMMAND")]
+    pub server_start_command: Option<String>,
     /// TOML file with settings; its keys are the variables without GATEWAY_, in lower case
     #[arg(long, env = "GATEWAY_CONFIG_FILE", value_name = "PATH")]
     pub gateway_config_file: Option<String>,

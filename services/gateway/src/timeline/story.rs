@@ -193,14 +193,11 @@ pub fn advice(known: &Known, outcome: &Record) -> Option<String> {
         PromiseState::Pending | PromiseState::Resolved => None,
         PromiseState::Rejected => {
             let error = outcome.error.as_deref().unwrap_or("unknown error");
-            Some(format!("{} failed: {error}. {again}", known.flow.name))
+            Some(format!("The flow failed: “{error}”. {again}"))
         }
-        PromiseState::RejectedTimedout => Some(format!(
-            "{} timed out: it may take so long and no longer. {again}",
-            known.flow.name
-        )),
-        PromiseState::RejectedCanceled => {
-            Some(format!("{} was canceled. {again}", known.flow.name))
+        PromiseState::RejectedTimedout => {
+            Some(format!("The flow timed out: it may take so long and no longer. {again}"))
         }
+        PromiseState::RejectedCanceled => Some(format!("The flow was canceled. {again}")),
     }
 }

@@ -31,6 +31,8 @@ const START: i64 = 1_000_000;
 struct World {
     promises: HashMap<String, Value>,
     tasks: HashMap<String, Value>,
+    /// It answers nothing.
+    down: bool,
 }
 
 /// A server, and a flow on it that is looked at.
@@ -53,6 +55,9 @@ impl Rig {
         let shared = world.clone();
         let server = Scripted::new(move |kind, data| {
             let world = shared.lock().unwrap();
+            if world.down {
+                return Reply::Lost;
+            }
             let id = data["id"].as_str().unwrap();
             let (member, found) = match kind {
                 "promise.get" => ("promise", world.promises.get(id)),
@@ -298,7 +303,7 @@ async fn a_flow_that_failed_says_what_to_do_and_asks_for_nothing_that_was_never_
     let view = rig.look(100).await;
     assert_eq!(view["state"], "rejected");
     let error = view["error"].as_str().unwrap();
-    assert!(error.starts_with("fan-out-workflow failed: no luck. This result is final"), "{error}");
+    assert!(error.starts_with("The flow failed: “no luck”. This result is final"), "{error}");
     assert_eq!(row(&view, "f.1"), "not called: ");
     rig.look(200).await;
     assert!(rig.known.as_ref().unwrap().is_complete());

@@ -8,6 +8,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use serde::Serialize;
 use tokio::{
     sync::{Notify, watch},
     time::sleep,
@@ -167,6 +168,7 @@ impl Watchers {
             revision: 0,
             changed: tokio::time::Instant::now(),
             ahead: 0,
+            looked: 0,
         };
         loop {
             if watched.published.receiver_count() == 0 {
@@ -227,6 +229,8 @@ struct Watcher {
     changed: tokio::time::Instant,
     /// How far the server's clock is ahead of the own one at least, in milliseconds.
     ahead: i64,
+    /// When the last look began that went well, in Unix milliseconds of the server's clock.
+    looked: i64,
 }
 
 impl Watcher {
@@ -247,19 +251,26 @@ impl Watcher {
         if known.is_complete() && self.revision > 0 {
             return Next::Rest;
         }
-        let ahead = self.ahead;
+        let (ahead, began) = (self.ahead, own_clock());
         let result = known.refresh(&self.client, || own_clock() + ahead).await;
         self.ahead = self.ahead.max(known.latest() - own_clock());
         let trouble = match result {
-            Ok(()) => None,
+            // The server has lost it: it was started again, and keeps nothing.
+            Ok(()) if known.calls[0].record.is_none() => return Next::Give(Published::Unknown),
+            Ok(()) => {
+                self.looked = began + self.ahead;
+                None
+            }
             Err(error) if self.revision == 0 => {
                 return Next::Give(Published::Failed(Arc::new(error)));
             }
-            Err(error) => Some(error.to_string()),
+            Err(error) => {
+                Some(Trouble { reason: Problem::from(&error).detail(), as_of: self.looked })
+            }
         };
         let complete = known.is_complete();
         let view = view(known, &watchers.crashes(), &watchers.0.settings);
-        let json = json(&view, trouble.as_deref());
+        let json = json(&view, trouble.as_ref());
         watchers.0.stats.takeovers(&view.found);
         if view.is_interrupted() {
             self.linger = LINGER_INTERRUPTED;
@@ -282,14 +293,22 @@ impl Watcher {
     }
 }
 
-fn json(view: &View, trouble: Option<&str>) -> String {
-    #[derive(serde::Serialize)]
+/// Why a state is old.
+#[derive(Serialize)]
+struct Trouble {
+    /// What the server answers, or that it does not.
+    reason: String,
+    /// Of when the state is, in Unix milliseconds of the server's clock.
+    as_of: i64,
+}
+
+fn json(view: &View, trouble: Option<&Trouble>) -> String {
+    #[derive(Serialize)]
     struct State<'a> {
         #[serde(flatten)]
         view: &'a View<'a>,
-        /// Why it may be old.
         #[serde(skip_serializing_if = "Option::is_none")]
-        trouble: Option<&'a str>,
+        trouble: Option<&'a Trouble>,
     }
     serde_json::to_string(&State { view, trouble }).unwrap_or_default()
 }

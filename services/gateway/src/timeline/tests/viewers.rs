@@ -45,6 +45,57 @@ async fn many_viewers_cost_the_server_what_one_does_and_none_cost_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn those_who_look_hear_that_the_server_is_gone_and_that_it_is_back() {
+    let rig = Rig::new("await-chain", work(3));
+    in_step_2(&rig);
+    let watchers = Watchers::new(
+        Client::new(Arc::new(rig.server.clone())),
+        Arc::new(settings()),
+        Stats::default(),
+    );
+    let mut viewer = watchers.watch("f").unwrap();
+    let (_, before) = next(&mut viewer).await;
+    assert_eq!(before["trouble"], Value::Null);
+
+    let gone = own_clock();
+    rig.world.lock().unwrap().down = true;
+    assert!(viewer.changed().await);
+    let (_, mut during) = next(&mut viewer).await;
+    let trouble = during["trouble"].take();
+    assert!(trouble["reason"].as_str().unwrap().contains("the Resonate Server"), "{trouble}");
+    // The last look before that, by the server's clock, which is close to the own one here.
+    let as_of = trouble["as_of"].as_i64().unwrap();
+    assert!((before["started"].as_i64().unwrap()..=gone).contains(&as_of), "{as_of}, {gone}");
+    assert_eq!(during["rows"], before["rows"], "what was known is kept");
+    // It is said once.
+    let silence = tokio::time::timeout(Duration::from_secs(10), viewer.changed()).await;
+    assert!(silence.is_err());
+
+    rig.world.lock().unwrap().down = false;
+    rig.settled("f.0.1", 2_030, ("b", 1), json!(null));
+    assert!(viewer.changed().await);
+    let (_, after) = next(&mut viewer).await;
+    assert_eq!(after["trouble"], Value::Null);
+    assert_ne!(after["rows"], before["rows"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn those_who_look_hear_that_the_server_has_lost_the_flow() {
+    let rig = Rig::new("await-chain", work(3));
+    in_step_2(&rig);
+    let watchers = Watchers::new(
+        Client::new(Arc::new(rig.server.clone())),
+        Arc::new(settings()),
+        Stats::default(),
+    );
+    let mut viewer = watchers.watch("f").unwrap();
+    next(&mut viewer).await;
+    *rig.world.lock().unwrap() = World::default();
+    assert!(viewer.changed().await);
+    assert!(matches!(viewer.next().await, Some(Published::Unknown)));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_flow_with_a_takeover_is_remembered_for_longer() {
     for (interrupted, expected) in [(true, true), (false, false)] {
         let rig = Rig::new("await-chain", work(3));
