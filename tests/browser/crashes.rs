@@ -1,5 +1,6 @@
 //! Processes that crash while somebody looks.
 
+use serde_json::json;
 use testkit::{Server, System};
 
 use crate::{
@@ -20,6 +21,8 @@ async fn a_crash_is_seen_from_the_button_to_the_answer() {
     assert_eq!(holder, "service-b");
     let command = browser.run("return document.querySelector('.holder code').textContent").await;
     assert_eq!(command, format!("kill -9 {}", system.pid("service-b")));
+    let late = "the command, this page sees the death only when the lease has run out; after the button, at once.";
+    assert!(now(&browser).await.contains(late));
     browser.click(".danger").await;
     browser.until("the death", "document.querySelector('.holder.dying') !== null").await;
     let left =
@@ -57,7 +60,9 @@ async fn a_crash_is_seen_from_the_button_to_the_answer() {
         story.iter().any(|line| line.contains("ease") && line.contains("ran out")),
         "{story:?}"
     );
-    expect_legend(&browser, &["process service-b-replica", "takes over", "✓ ran again"]).await;
+    let again = "✓ ran again: it was interrupted, and then run from its start";
+    let empty = "empty row: it is not called yet, or over";
+    expect_legend(&browser, &["process service-b-replica", "takes over", again, empty]).await;
     expect_whole_labels(&browser).await;
     assert_eq!(story.last().unwrap(), "The answer is 3");
     browser.check("a flow that was taken over").await;
@@ -76,7 +81,10 @@ async fn a_crash_is_seen_from_the_button_to_the_answer() {
     state(&browser, "done").await;
     assert_eq!(rows(&browser).await, shown);
     let back = "return document.querySelector('#back').textContent";
-    assert!(browser.run(back).await.as_str().unwrap().contains("Bring back service-b (crashed at"));
+    let back = browser.run(back).await;
+    let back = back.as_str().unwrap();
+    assert!(back.contains("Bring back service-b (crashed at"), "{back}");
+    assert!(back.contains("This page sees that a process is back only when"), "{back}");
     browser.open(&format!("http://{}/", system.gateway)).await;
     let survived = "document.querySelector('#flows')?.textContent.includes('1 takeover')";
     browser.until("that the flow survived a crash", survived).await;
@@ -99,13 +107,23 @@ async fn a_flow_that_nobody_runs_says_so_and_how_to_bring_a_process_back() {
         let crash = format!("/instances/service-b/{instance}/crash");
         assert_eq!(http.post(&crash).await.status, 200);
     }
+    browser.until("the death", "document.querySelector('.holder.dying') !== null").await;
+    let watch = "window.least = 9; setInterval(() => \
+        (least = Math.min(least, document.querySelectorAll('#now code').length)), 10)";
+    browser.run(watch).await;
     let stuck = "document.querySelector('#now .alarm')?.textContent.startsWith('No process of group service-b has taken bar yet.')";
     browser.until("that nobody has taken over", stuck).await;
+    assert_eq!(browser.run("return least").await, 1, "the command was there all the time");
     // Both commands are there without scrolling, on a phone too.
     for width in [1_280, PHONE] {
         browser.window(width, 800, false).await;
         let seen = "[...document.querySelectorAll('#now code')].map(it => it.getBoundingClientRect()).filter(it => it.top > 0 && it.bottom < innerHeight).length === 2";
         browser.until("both commands", seen).await;
+        // Each stays in one line, and scrolls in its box.
+        let lines = "const lines = [...document.querySelectorAll('#now code')].map(it => \
+            [it.clientHeight / parseFloat(getComputedStyle(it).fontSize) < 3, it.scrollWidth > it.clientWidth]); \
+            return [...lines, document.documentElement.scrollWidth <= innerWidth].flat()";
+        assert_eq!(browser.run(lines).await, json!([true, true, true, true, true]));
         expect_whole_labels(&browser).await;
     }
     browser.window(1_280, 900, false).await;

@@ -21,6 +21,7 @@ macro_rules! browser {
 mod browser;
 mod counter;
 mod crashes;
+mod outages;
 mod shown;
 
 use std::time::Duration;
@@ -31,7 +32,7 @@ use testkit::{Server, System, free_port, until};
 use self::{
     browser::{Browser, PHONE},
     counter::Counter,
-    shown::{rows, start, state},
+    shown::{now, rows, start, state},
 };
 
 #[tokio::test]
@@ -45,7 +46,8 @@ async fn each_flow_starts_from_the_page() {
 
     // The same rules and messages as those of the API, beside the field.
     start(&browser, "await-chain", &[("work", "6"), ("id", "seen")]).await;
-    let message = "invalid work \"6\": expected a duration such as 500ms or 6s, at most 10m";
+    let message =
+        "Not started: invalid work \"6\": expected a duration such as 500ms or 6s, at most 10m";
     let error = format!(
         "document.querySelector('#await-chain-work-error').textContent === {}",
         json!(message)
@@ -112,13 +114,18 @@ async fn the_page_survives_its_gateway() {
     let runs = "document.querySelector('#holders').textContent.includes('work 2/8')";
     browser.until("step 2", runs).await;
     system.kill("gateway-2");
-    let gone = "document.querySelector('#connection').textContent.includes('gateway is gone')";
+    let gone =
+        "document.querySelector('#connection').textContent.startsWith('gateway unreachable')";
     browser.until("that the gateway is gone", gone).await;
+    browser.until("that nothing is known", "document.querySelector('#now .alarm') !== null").await;
+    let shown = now(&browser).await;
+    assert!(shown.contains("Not known: this page cannot reach the gateway."), "{shown}");
+    assert!(!shown.contains("work"), "{shown}");
     browser.check("a page without its gateway").await;
     browser.screenshots("gone", 820).await;
     system.start_process("gateway-2", &gateway, &[]).await;
     // On a busy machine the flow has ended by then.
-    let back = "/^(connected|the flow has ended)$/.test(document.querySelector('#connection').textContent)";
+    let back = "/^(gateway connectedResonate Server connected|the flow has ended)$/.test(document.querySelector('#connection').textContent)";
     browser.until("that the gateway is back", back).await;
     state(&browser, "done").await;
     assert!(rows(&browser).await[2..10].iter().all(|(_, note)| note == "✓ stored"));
@@ -144,7 +151,7 @@ async fn flows_that_do_not_go_well_say_what_to_do() {
     let result = "return document.querySelector('#result p').textContent";
     let text = browser.run(result).await;
     let expected =
-        "await-chain failed: failed as requested (attempt 5, fail=5). This result is final";
+        "The flow failed: “failed as requested (attempt 5, fail=5)”. This result is final";
     assert!(text.as_str().unwrap().starts_with(expected), "{text}");
     assert_eq!(rows(&browser).await[3].1, "✗ 5 attempts");
     browser.check("a flow that failed").await;
@@ -177,13 +184,19 @@ async fn flows_that_do_not_go_well_say_what_to_do() {
     let next = "document.querySelector('#holders').textContent.match(/work [4-9]/)";
     browser.until("another step", next).await;
     assert_eq!(browser.run("return document.activeElement.textContent").await, "Crash it");
+    // The answer to a crash that is refused is quoted.
+    let misled = "const ask = window.fetch; window.fetch = (path, options) => \
+        ask(path.endsWith('/crash') ? '/instances/nobody/x/crash' : path, options)";
+    browser.run(misled).await;
+    browser.click(".danger").await;
+    let refused = "document.querySelector('.holder .error')?.textContent.startsWith('The gateway answered: “no such service: nobody')";
+    browser.until("that the crash is refused", refused).await;
     browser.click("#cancel").await;
     state(&browser, "canceled").await;
 
-    browser.expect_quiet(&[]).await;
+    browser.expect_quiet(&["404"]).await;
     browser.open(&format!("http://{}/flows/unknown", system.gateway)).await;
-    let unknown =
-        "document.querySelector('#problem').textContent.startsWith('no such flow: unknown')";
+    let unknown = "document.querySelector('#problem').textContent.startsWith('The gateway answered: “no such flow: unknown')";
     browser.until("that there is no such flow", unknown).await;
     browser.check("a flow that there is not").await;
     browser.expect_quiet(&["404"]).await;

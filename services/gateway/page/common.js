@@ -52,12 +52,23 @@ export function seconds(ms) {
   return `${Math.floor(ms / 60_000)} min ${Math.round((ms % 60_000) / 1000)} s`;
 }
 
-/** Shows in the corner whether the gateway can be reached. */
-export function connected(is, text = is ? "connected" : "the gateway is gone; trying again") {
-  const corner = find("connection");
-  corner.className = is ? "up" : "down";
-  if (corner.textContent !== text) corner.textContent = text;
+/** Shows in the corner what can be reached. Whether the server can, is not always known. */
+export function reach(gateway, server) {
+  const part = (name, is) => h("span", { class: is ? "up" : "down" }, is ? `${name} connected` : `${name} unreachable; trying again`);
+  update(find("connection"), [part("gateway", gateway), ...(server == null ? [] : [part("Resonate Server", server)])]);
 }
+
+/** A command in one line, to be copied. It is a stop of the keyboard, for it may have to be scrolled. */
+export const command = (text) => h("code", { class: "command", tabindex: "0" }, text);
+
+/** What to know while the server cannot be reached. `start`: the command that starts it, if that is known. */
+export const patience = (start) =>
+  start
+    ? ["Nothing is lost: every call and every stored step is in the server's store. If the server is down, start it again: ", command(start)]
+    : ["Nothing is lost that is in the server's store, and all goes on by itself when the server is back. Only the server that ", h("code", {}, "cargo run"), " brings along has its store in memory: if that one was killed, start everything again."];
+
+/** An answer that is a problem, as a sentence. */
+export const quoted = ({ status, message }) => (status ? `The gateway answered: “${message}”` : "The gateway cannot be reached.");
 
 /** Fetches JSON. A failure has the problem's `detail` as its message, and its `status`. */
 export async function ask(path, options = {}) {

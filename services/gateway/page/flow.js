@@ -1,6 +1,6 @@
 // The page of a flow: draws what the gateway tells about it, while it happens.
 
-import { ask, badge, connected, find, h, remember, seconds, settings, update } from "./common.js";
+import { ask, badge, command, find, h, patience, quoted, reach, remember, seconds, settings, update } from "./common.js";
 
 const id = decodeURIComponent(location.pathname.split("/")[2] ?? "");
 const path = `/flows/${encodeURIComponent(id)}`;
@@ -23,10 +23,25 @@ const colour = (who) => {
   return `c${colours.get(who)}`;
 };
 
-/** Milliseconds since the flow's start. */
+/** Until when something is known, on the clock of this page; and what hides the rest, if this page found that out. */
+let known = 0;
+let cut = null;
+/** What starts the server again. */
+let serverStart = null;
+
+const SERVER = "the gateway cannot reach the Resonate Server";
+const GATEWAY = "this page cannot reach the gateway";
+
+/** What hides the present. Null: nothing does. */
+function hidden() {
+  if (flow.complete) return null;
+  return cut ?? (flow.trouble ? { what: SERVER, reason: flow.trouble.reason } : null);
+}
+
+/** Milliseconds since the flow's start: now, or at the last moment of which something is known. */
 function now() {
   if (flow.complete) return flow.ended ?? 0;
-  return Math.max(Date.now() + ahead - flow.started, latest(), 0);
+  return Math.max((hidden() ? known : Date.now()) + ahead - flow.started, latest(), 0);
 }
 
 /** A moment since the flow's start, as precise as the whole drawing. */
@@ -59,6 +74,13 @@ function describe({ kind, who, from, to }) {
   return `${what} from ${seconds(from)} to ${to == null ? "now" : seconds(to)}`;
 }
 
+/** A row as far as it is known. */
+function past(row) {
+  if (!hidden() || /^[✓✗]/.test(row.note)) return row;
+  const segments = row.segments.map((it) => ({ ...it, to: it.to ?? Math.max(now(), it.from) }));
+  return { ...row, note: "not known", tone: "", segments };
+}
+
 const SIGNS = { death: "✕", stop: "■", takeover: "↻" };
 
 function row(row) {
@@ -88,8 +110,8 @@ let axis = "";
 
 /** What moves while time passes. */
 function tick() {
-  // Without the gateway nothing is known of what happens now.
-  if (!flow || (!source && !flow.complete)) return;
+  // Until the gateway is heard, nothing is known of what happens now.
+  if (!flow || !(flow.complete || hidden() || source?.readyState === EventSource.OPEN)) return;
   const chart = document.querySelector(".timeline");
   const total = span();
   const { step, times } = ticks(total, Math.max(3, Math.floor(find("axis").clientWidth / 85)));
@@ -107,7 +129,7 @@ function tick() {
     find("axis").replaceChildren(h("span", { class: "hidden" }, "Time"), ...names, ...above);
   }
   update(find("holders"), happening());
-  const [text, tone] = badge(flow.state);
+  const [text, tone] = hidden() ? [`was ${badge(flow.state)[0]}`, ""] : badge(flow.state);
   const state = find("state");
   state.className = `badge ${tone}`;
   state.textContent = `${text} · ${seconds(flow.ended ?? now())}`;
@@ -131,26 +153,24 @@ function signs(total) {
   });
 }
 
-const code = (text) => h("code", {}, text);
 const strong = (text, look) => h("strong", look ? { class: look } : {}, text);
 
 /** The processes of a group that died, and how each is brought back. Whether it lives by now, nobody here knows. */
 function dead(group) {
   return flow.gone.filter((it) => it.group === group).map(({ instance, crashed, at, start }) => {
     const end = `${crashed ? "crashed" : "last seen"} ${at < 0 ? "before this flow" : `at ${moment(at)}`}`;
-    return start ? h("p", {}, `Bring back ${instance} (${end}): `, code(start)) : h("p", {}, `${instance}: ${end}.`);
+    return start ? h("p", {}, `Bring back ${instance} (${end}): `, command(start)) : h("p", {}, `${instance}: ${end}.`);
   });
 }
 
 /** No process has the work since then. */
 function stuck(name, group, since, before) {
   const waited = now() - since;
-  if (waited < LATE) return [h("p", {}, before, ` A living process of group ${group} may take `, strong(name), " now.")];
-  const lost = dead(group);
+  if (waited < LATE) return [h("p", {}, before, ` A living process of group ${group} may take `, strong(name), " now."), ...dead(group)];
   return [
     h("p", { class: "alarm" }, `No process of group ${group} has taken `, strong(name), ` yet. It has waited for ${seconds(waited)}.`),
     h("p", {}, `This page cannot see which processes are alive. If none of group ${group} is, start one: the work waits, and nothing is lost.`),
-    ...lost,
+    ...dead(group),
   ];
 }
 
@@ -161,9 +181,10 @@ function holder(it) {
   if (died == null) {
     const button = crash ? h("button", { class: "danger", disabled: pressed.get(crash) === "", "data-crash": crash }, "Crash it") : null;
     const kept = lease ? `It renews its lease of ${lease / 1000} s as long as it lives. If it dies, the lease runs out, and a living process of group ${group} takes over. If none is alive, the work waits for one.` : "";
-    const command = kill ? h("p", {}, crash ? "or in a terminal: " : "Crash it in a terminal: ", code(kill)) : null;
+    const typed = kill ? h("p", {}, crash ? "or in a terminal: " : "Crash it in a terminal: ", command(kill)) : null;
+    const late = kill ? `After the command, this page sees the death only when the lease has run out${crash ? "; after the button, at once" : ""}. ` : "";
     const more = [step, `run ${version}`].filter(Boolean).join(" · ");
-    return h("div", { class: "holder" }, h("p", {}, work, " runs on process ", who), h("p", { class: "number" }, more), button, h("p", { class: "error" }, pressed.get(crash) ?? ""), command, h("p", { class: "quiet" }, kept));
+    return h("div", { class: "holder" }, h("p", {}, work, " runs on process ", who), h("p", { class: "number" }, more), button, h("p", { class: "error" }, pressed.get(crash) ?? ""), typed, h("p", { class: "quiet" }, late + kept));
   }
   if (expired != null || !lease) {
     const before = it.stopped ? `${instance} was stopped, and gave its work back.` : `The lease of ${instance} ran out.`;
@@ -184,13 +205,25 @@ async function press(route) {
   try {
     await ask(route, { method: "POST" });
   } catch (problem) {
-    pressed.set(route, problem.message);
-    draw();
+    pressed.set(route, quoted(problem));
+    if (flow) draw();
   }
+}
+
+/** What hides the present, and what to do about it. */
+function blind({ what }) {
+  const ago = Date.now() - known;
+  const goes = what === SERVER ? patience(serverStart) : ["A flow goes on without the gateway. This page goes on by itself when the gateway answers again."];
+  return [
+    h("p", { class: "alarm" }, `Not known: ${what}.`),
+    h("p", {}, "What this page shows is old: of ", strong(new Date(known).toLocaleTimeString()), `, ${seconds(ago)} ago.`),
+    h("p", {}, ...goes),
+  ];
 }
 
 /** Who runs the flow now, or why nobody does. */
 function happening() {
+  if (hidden()) return blind(hidden());
   if (flow.holders.length) return flow.holders.map(holder);
   const timer = flow.rows.find((it) => it.kind === "timer" && it.due != null);
   if (timer) return [h("p", {}, "Nobody: the flow sleeps until ", strong(seconds(timer.due)), ". Processes may stop and start meanwhile.")];
@@ -203,16 +236,16 @@ function draw() {
   const parts = [flow.flow, flow.about].join(": ");
   find("about").replaceChildren(parts, flow.options ? h("strong", {}, ` ${flow.options}`) : "");
   flow.rows.forEach((it) => it.segments.forEach(({ who }) => who && colour(who)));
-  update(find("rows"), flow.rows.map(row));
+  update(find("rows"), flow.rows.map(past).map(row));
   const kinds = new Set(flow.rows.flatMap((it) => it.segments.map(({ kind }) => kind)));
   const legend = [...colours.keys()].map((who) => [`run ${colour(who)}`, KINDS.run(who)]);
-  if (!flow.complete) legend.push(["line now", "now"]);
+  if (!flow.complete) legend.push(["line now", hidden() ? "the last moment that is known" : "now"]);
   for (const kind of ["retry", "wait", "sleep", "lost", "queue", "unknown"]) if (kinds.has(kind)) legend.push([kind, KINDS[kind]()]);
   const words = [];
   for (const [kind, text] of [["death", "a process died, or its last sign of life"], ["stop", "a process was stopped"], ["takeover", "another run of the function takes over"]]) if (flow.marks.some((it) => it.kind === kind)) legend.push([`line ${kind}`, text]);
-  if (flow.rows.some((it) => it.kind !== "call" && it.note === "✓ stored")) words.push(["✓ stored", " never runs again"]);
-  if (flow.rows.some((it) => it.tone === "again")) words.push(["✓ ran again", " was interrupted in its first run"]);
-  words.push(["no bar", " not called yet, or over"]);
+  if (flow.rows.some((it) => it.kind !== "call" && it.note === "✓ stored")) words.push(["✓ stored", ": it never runs again"]);
+  if (flow.rows.some((it) => it.tone === "again")) words.push(["✓ ran again", ": it was interrupted, and then run from its start"]);
+  words.push(["empty row", ": it is not called yet, or over"]);
   update(find("legend"), [...legend.map(([kind, text]) => h("li", {}, h("span", { class: `swatch ${kind}`, "aria-hidden": true }), text)), ...words.map(([word, text]) => h("li", {}, h("b", {}, word), text))]);
   update(find("story"), flow.story.map(({ at, tone, text }) => h("li", { class: tone }, h("span", { class: "number" }, moment(at)), h("span", {}, text))));
   find("now").hidden = flow.ended != null && flow.holders.length === 0;
@@ -229,17 +262,23 @@ function draw() {
   find("trace").hidden = !flow.trace_url;
   if (flow.trace_url) find("trace").href = flow.trace_url;
   find("cancel").hidden = flow.ended != null;
-  document.title = `${id}: ${badge(flow.state, flow.result)[0]}`;
+  document.title = `${id}: ${hidden() ? "not known" : badge(flow.state, flow.result)[0]}`;
   find("columns").hidden = false;
-  problem(flow.trouble);
+  problem();
   const held = flow.holders.filter((it) => it.died == null).map((it) => it.instance).join(", ");
-  remember(id, { flow: flow.flow, state: flow.state, result: flow.result, held, takeovers: flow.takeovers, ms: flow.ended ?? now() });
+  if (!hidden()) remember(id, { flow: flow.flow, state: flow.state, result: flow.result, held, takeovers: flow.takeovers, ms: flow.ended ?? now() });
   tick();
 }
 
-function problem(text = "") {
+/** What the gateway answered last to something that was pressed. */
+let refusal = "";
+
+function problem() {
+  const it = flow && hidden();
+  const why = it ? `${it.what[0].toUpperCase()}${it.what.slice(1)}${it.reason ? `: “${it.reason}”` : ""}. What this page shows is old.` : "";
+  const text = why || refusal;
   find("problem").hidden = !text;
-  find("problem").textContent = text;
+  if (find("problem").textContent !== text) find("problem").textContent = text;
 }
 
 /** Reads out what is important, once. `first`: what was there before is not news. */
@@ -262,22 +301,32 @@ function listen() {
   source?.close();
   source = new EventSource(`${path}/events${last ? `?last-event-id=${last}` : ""}`);
   heard = Date.now();
-  source.onopen = () => connected(true);
-  source.addEventListener("ping", () => (heard = Date.now()));
+  source.onopen = () => {
+    cut = null;
+    reach(true, !flow?.trouble);
+    if (flow) draw();
+  };
+  source.addEventListener("ping", () => {
+    heard = Date.now();
+    if (flow && !flow.trouble) known = heard;
+  });
   source.addEventListener("state", (event) => {
     heard = Date.now();
     refused = 0;
     last = event.lastEventId;
     const first = flow === null;
     const { now: theirs, state } = JSON.parse(event.data);
-    ahead = theirs - Date.now();
+    ahead = theirs - heard;
+    if (first || flow.trouble || state.trouble) refusal = "";
     flow = state;
+    known = flow.trouble ? flow.trouble.as_of - ahead : heard;
+    reach(true, !flow.trouble);
     draw();
     announce(first);
     if (flow.complete) {
       source.close();
       source = null;
-      connected(true, "the flow has ended");
+      update(find("connection"), [h("span", {}, "the flow has ended")]);
     }
   });
   source.onerror = lost;
@@ -287,23 +336,34 @@ function listen() {
 async function lost() {
   source?.close();
   source = null;
+  let pause = RETRY;
   try {
     await ask(path);
+    if (source || document.hidden) return;
     refused += 1;
-    connected(refused < 3, refused < 3 ? undefined : "the gateway is busy; trying again");
-    timer = setTimeout(listen, Math.min(200 * 2 ** refused, 10_000));
+    pause = Math.min(200 * 2 ** refused, 10_000);
+    if (refused >= 3) cut = { what: "the gateway has no room for another page" };
   } catch (error) {
-    if (error.status === 404) {
-      find("about").textContent = "There is no such flow.";
-      problem(error.message);
-      find("json").hidden = true;
-      connected(true);
-      return;
-    }
-    connected(false, error.status ? "the Resonate Server is out of reach; trying again" : undefined);
-    if (error.status && !flow) problem(error.message);
-    timer = setTimeout(listen, RETRY);
+    if (source || document.hidden) return;
+    if (error.status === 404) return unknown(error);
+    cut = { what: error.status ? (error.status === 503 ? SERVER : "the gateway refuses what this page asks") : GATEWAY, reason: error.status && error.message };
+    reach(Boolean(error.status), error.status === 503 ? false : undefined);
+    refusal = flow || !error.status ? "" : quoted(error);
   }
+  if (flow) draw();
+  else problem();
+  timer = setTimeout(listen, pause);
+}
+
+/** There is no such flow, or the server has lost it. */
+function unknown(error) {
+  find("about").textContent = flow ? "The server does not know this flow any more." : "There is no such flow.";
+  flow = null;
+  refusal = quoted(error);
+  problem();
+  for (const part of ["columns", "cancel", "trace", "json"]) find(part).hidden = true;
+  find("state").textContent = "";
+  reach(true, true);
 }
 
 /** Nobody looks at a hidden page: it costs nothing. */
@@ -320,8 +380,11 @@ document.title = id;
 find("json").href = `${path}.json`;
 find("json").hidden = false;
 find("holders").addEventListener("click", ({ target }) => target.dataset.crash && press(target.dataset.crash));
-find("cancel").addEventListener("click", () => ask(path, { method: "DELETE" }).catch((error) => problem(error.message)));
-settings().catch(() => {});
+find("cancel").addEventListener("click", async () => {
+  refusal = await ask(path, { method: "DELETE" }).then(() => "", quoted);
+  problem();
+});
+settings().then((it) => (serverStart = it.server_start), () => {});
 document.addEventListener("visibilitychange", look);
 addEventListener("resize", tick);
 const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;

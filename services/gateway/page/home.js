@@ -1,10 +1,14 @@
 // The start page: a form for each kind of flow, and the flows that this browser started.
 
-import { ask, badge, connected, find, flows, h, remember, seconds, settings, svg, update } from "./common.js";
+import { ask, badge, find, flows, h, patience, quoted, reach, remember, seconds, settings, svg, update } from "./common.js";
 
 const REFRESH = 2000;
 /** How many flows are asked for at the same time. */
 const FEW = 5;
+
+/** Whether what is shown of flows that run is old; and what starts the server again. */
+let old = false;
+let serverStart = null;
 
 /** A drawing of who calls whom. */
 function drawing(flow) {
@@ -100,10 +104,10 @@ async function begin(flow, form, error) {
       const wrong = problem.status === 422 ? "id" : problem.parameter;
       const input = fields.find(({ name }) => name === wrong);
       if (input) {
-        complain(input, problem.message);
+        complain(input, `Not started: ${problem.message}`);
         input.focus();
       } else {
-        error.textContent = problem.status ? problem.message : "The gateway cannot be reached.";
+        error.textContent = quoted(problem);
       }
       return;
     }
@@ -118,22 +122,31 @@ function list() {
   find("none").hidden = all.length > 0;
   find("flows").hidden = all.length === 0;
   const rows = all.map(({ id, flow, state, result, error, held, takeovers, ms }) => {
-    const [text, tone] = badge(state, result);
+    const hidden = old && state === "pending";
+    const [text, tone] = hidden ? ["not known", ""] : badge(state, result);
+    const more = { rejected: error && ` “${error}”`, unknown: " The server does not know it any more." }[state];
     return h(
       "tr",
       {},
       h("th", { scope: "row" }, h("a", { href: `/flows/${encodeURIComponent(id)}` }, id)),
       h("td", {}, flow ?? ""),
-      h("td", {}, h("span", { class: `badge ${tone}` }, text), takeovers ? h("span", { class: "badge" }, `↻ ${takeovers} takeover${takeovers > 1 ? "s" : ""}`) : null, error ? ` ${error}` : ""),
-      h("td", {}, held ?? ""),
+      h("td", {}, h("span", { class: `badge ${tone}` }, text), takeovers ? h("span", { class: "badge" }, `↻ ${takeovers} takeover${takeovers > 1 ? "s" : ""}`) : null, more ?? ""),
+      h("td", {}, (!hidden && held) || ""),
       h("td", { class: "number" }, ms == null ? "" : seconds(ms)),
     );
   });
   update(find("flows").tBodies[0], rows);
 }
 
-/** Asks how the flows are that have not ended. */
+/** Asks whether the server can be reached, and how the flows are that have not ended. */
 async function refresh() {
+  const { reachable, wrong } = await ask("/page/server.json").catch((problem) => ({ wrong: problem }));
+  reach(!wrong || Boolean(wrong.status), reachable);
+  old = !reachable;
+  const what = wrong ? [`${quoted(wrong)} What this page shows is old.`] : ["The gateway cannot reach the Resonate Server: it starts no flow now, and what this page shows is old. ", ...patience(serverStart)];
+  update(find("old"), old ? [h("p", { class: "problem" }, ...what)] : []);
+  list();
+  if (old) return;
   const running = flows().filter(({ state }) => state === "pending" || state === undefined);
   const asked = running.slice(0, FEW).map(async ({ id }) => {
     try {
@@ -142,12 +155,10 @@ async function refresh() {
       const end = flow.settled_at ?? Date.now();
       remember(id, { flow: flow.flow, state: flow.state, result: flow.result, error: flow.error, held: held.join(", "), ms: end - flow.created_at });
     } catch (problem) {
-      if (problem.status === 404) remember(id, { state: "unknown", error: "the server does not know it any more" });
-      else throw problem;
+      if (problem.status === 404) remember(id, { state: "unknown" });
     }
   });
-  const results = await Promise.allSettled(asked);
-  if (results.length > 0) connected(results.every((it) => it.status === "fulfilled" || it.reason.status));
+  await Promise.all(asked);
   list();
 }
 
@@ -175,17 +186,22 @@ async function load() {
 async function start() {
   list();
   try {
-    const { flows: kinds } = await settings();
+    const { flows: kinds, server_start: command } = await settings();
+    serverStart = command;
     const durations = ["1s", "6s", "10s", "1m"].map((value) => h("option", { value }));
     find("kinds").append(...kinds.map(card), h("datalist", { id: "durations" }, ...durations));
-    connected(true);
+    reach(true);
   } catch {
-    connected(false);
+    reach(false);
     setTimeout(start, 1000);
     return;
   }
-  await refresh();
-  setInterval(() => document.hidden || refresh(), REFRESH);
+  // A refresh can take as long as the gateway waits for the server.
+  const again = async () => {
+    if (!document.hidden) await refresh();
+    setTimeout(again, REFRESH);
+  };
+  await again();
   const quietly = () => document.hidden || load().catch(() => {});
   quietly();
   setInterval(quietly, 5000);
