@@ -12,6 +12,11 @@ async fn next(viewer: &mut Viewer) -> (String, Value) {
     }
 }
 
+/// What comes in this time, or fails the test.
+async fn soon<T>(news: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(10), news).await.expect("news")
+}
+
 #[tokio::test(start_paused = true)]
 async fn many_viewers_cost_the_server_what_one_does_and_none_cost_nothing() {
     let mut costs = Vec::new();
@@ -59,7 +64,7 @@ async fn those_who_look_hear_that_the_server_is_gone_and_that_it_is_back() {
 
     let gone = own_clock();
     rig.world.lock().unwrap().down = true;
-    assert!(viewer.changed().await);
+    assert!(soon(viewer.changed()).await);
     let (_, mut during) = next(&mut viewer).await;
     let trouble = during["trouble"].take();
     assert!(trouble["reason"].as_str().unwrap().contains("the Resonate Server"), "{trouble}");
@@ -73,7 +78,7 @@ async fn those_who_look_hear_that_the_server_is_gone_and_that_it_is_back() {
 
     rig.world.lock().unwrap().down = false;
     rig.settled("f.0.1", 2_030, ("b", 1), json!(null));
-    assert!(viewer.changed().await);
+    assert!(soon(viewer.changed()).await);
     let (_, after) = next(&mut viewer).await;
     assert_eq!(after["trouble"], Value::Null);
     assert_ne!(after["rows"], before["rows"]);
@@ -91,7 +96,7 @@ async fn those_who_look_hear_that_the_server_has_lost_the_flow() {
     let mut viewer = watchers.watch("f").unwrap();
     next(&mut viewer).await;
     *rig.world.lock().unwrap() = World::default();
-    assert!(viewer.changed().await);
+    assert!(soon(viewer.changed()).await);
     assert!(matches!(viewer.next().await, Some(Published::Unknown)));
 }
 
