@@ -25,11 +25,13 @@ ENV CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc \
 # Link-time optimization, LTO=thin, is done once for each executable, so the build takes longer. A flow then uses
 # a few percent less CPU.
 ARG LTO=false
-ENV CARGO_PROFILE_RELEASE_LTO=${LTO}
+ENV CARGO_PROFILE_IMAGE_LTO=${LTO}
 # Packed relocations: each executable is half a megabyte smaller. They need glibc 2.36, that of Debian 12.
 ENV RUSTFLAGS="-C link-arg=-Wl,-z,pack-relative-relocs"
 WORKDIR /src
 COPY . .
+# The load generator and the embedded server are compiled only for their own images.
+ARG PACKAGES="--exclude embedded-server --exclude load"
 # `target` is a cache mount and not part of the stage, so the executables are copied out.
 # Cargo compares modification times, but another checkout may have filled the cache from newer, different
 # sources. So every file whose content differs from the last build is touched.
@@ -39,10 +41,11 @@ RUN --mount=type=cache,sharing=locked,target=/usr/local/cargo/registry \
     touch target/sources && \
     comm -23 /tmp/sources target/sources | cut -c67- | xargs -r -d '\n' touch && \
     rm target/sources && \
-    cargo build --locked --release --target "$(cat /target)" --workspace --exclude launcher --bins && \
+    out="target/$(cat /target)/image" && mkdir -p "${out}" && \
+    find "${out}" -maxdepth 1 -type f -executable -delete && \
+    cargo build --locked --profile image --target "$(cat /target)" --workspace --exclude launcher ${PACKAGES} --bins && \
     cp /tmp/sources target/sources && \
-    mkdir /out && cd "target/$(cat /target)/release" && \
-    cp gateway load embedded-server service-? /out/
+    mkdir /out && find "${out}" -maxdepth 1 -type f -executable -exec cp -t /out {} +
 
 FROM ${BASE_IMAGE}
 ARG SERVICE=gateway

@@ -54,6 +54,10 @@ use crate::{
 const NOT_RUN: &[(&str, &str)] = &[
     (".ci/run", CONTRIBUTING),
     (".ci/run check", CONTRIBUTING),
+    (
+        "ASYNC_RPC_DOCKER=1 ASYNC_RPC_BURST=5000 cargo test -p launcher --test docker burst",
+        "tests/docker does, with fewer flows",
+    ),
     ("cargo bench", MEASURES),
     ("cargo bench -- --peers --flows 1000 --sequential 200 --json result.json", MEASURES),
     ("cargo bench -- --peers --json result.json", MEASURES),
