@@ -54,10 +54,6 @@ use crate::{
 const NOT_RUN: &[(&str, &str)] = &[
     (".ci/run", CONTRIBUTING),
     (".ci/run check", CONTRIBUTING),
-    (
-        "ASYNC_RPC_DOCKER=1 ASYNC_RPC_BURST=5000 cargo test -p launcher --test docker burst",
-        "tests/docker does, with fewer flows",
-    ),
     ("cargo bench", MEASURES),
     ("cargo bench -- --peers --flows 1000 --sequential 200 --json result.json", MEASURES),
     ("cargo bench -- --peers --json result.json", MEASURES),
@@ -69,6 +65,7 @@ const NOT_RUN: &[(&str, &str)] = &[
     ("cargo run --release -- --port 5001", FREE_PORTS),
     ("cargo run --release -- --restart 1s", "tests/system does"),
     ("cargo test --workspace", "this test is part of it"),
+    ("cargo test -p launcher --test docker burst", "tests/docker does, with fewer flows"),
     (
         "docker buildx bake --file compose.yaml --set '*.platform=linux/amd64,linux/arm64' --set '*.attest=type=sbom' --set '*.attest=type=provenance,mode=max' --push",
         "it needs an image registry",
