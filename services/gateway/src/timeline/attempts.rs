@@ -27,8 +27,10 @@ pub enum Kind {
     Run,
     /// A process runs a step again whose attempts fail.
     Retry,
-    /// Nobody runs it: the lease of a run that ended without notice runs out.
+    /// Nobody runs it: the lease of a process that the crash button killed runs out.
     Lost,
+    /// Not known whether it is still run: the lease of a process runs out after its last sign of life.
+    Silent,
     /// It waits for other functions.
     Wait,
     /// It waits for a durable timer.
@@ -261,10 +263,17 @@ impl Attempts<'_> {
     }
 
     fn lose(&mut self, at: i64, why: Why, expired: Option<i64>) {
-        self.segments.push(self.running(Some(at)));
+        // Of a run that is known by its beginning only, nothing tells that it worked.
+        if at > self.from || why != Why::Expired {
+            self.segments.push(self.running(Some(at)));
+        }
         let dead = self.run.clone();
         self.segments.push(Segment {
-            kind: if why == Why::Released { Kind::Queue } else { Kind::Lost },
+            kind: match why {
+                Why::Button => Kind::Lost,
+                Why::Released => Kind::Queue,
+                Why::Expired => Kind::Silent,
+            },
             who: Some(dead.instance.clone()),
             from: at,
             to: None,
@@ -305,7 +314,7 @@ impl Attempts<'_> {
         // Each gap has one segment.
         let mut gaps = self.gaps.iter();
         let split = |segment: Segment| match segment.kind {
-            Kind::Lost | Kind::Queue => match gaps.next() {
+            Kind::Lost | Kind::Silent | Kind::Queue => match gaps.next() {
                 Some(gap) => gap.split(segment),
                 None => vec![segment],
             },

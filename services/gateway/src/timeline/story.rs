@@ -134,7 +134,9 @@ fn interruption(
     let dead = &gap.dead.instance;
     let end = match gap.why {
         Why::Button => format!("{dead} was crashed in {name}"),
-        Why::Expired => format!("Last sign of life of {dead}, in {name}"),
+        Why::Expired => {
+            format!("Last sign of life of {dead}, in {name}; not known whether it still worked")
+        }
         Why::Released => format!("{dead} was stopped in {name}, and gave its work back"),
     };
     say(gap.from, if gap.why == Why::Released { "" } else { "bad" }, end);
