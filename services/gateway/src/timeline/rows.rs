@@ -150,7 +150,7 @@ fn waiting(known: &Known, n: usize, kind: Option<Kind>) -> String {
         }
         Some(Kind::Sleep) => "sleeps".to_owned(),
         Some(Kind::Lost) => "nobody runs it".to_owned(),
-        Some(Kind::Silent) => "not known whether it runs".to_owned(),
+        Some(Kind::Silent | Kind::Away) => "not known whether it runs".to_owned(),
         Some(Kind::Queue) => "waits for a process".to_owned(),
         Some(Kind::Run | Kind::Retry | Kind::Unknown) | None => "runs".to_owned(),
     }
