@@ -76,9 +76,10 @@ async fn expect_return(browser: &Browser) {
     let story = story(browser).await;
     println!("{}", story.join("\n"));
     assert_eq!(story.last().unwrap(), "The answer is 3");
-    for told in
-        ["could not reach the Resonate Server from here on", "reached the Resonate Server again"]
-    {
+    for told in [
+        "From here on, the gateway could not reach the Resonate Server",
+        "reached the Resonate Server again",
+    ] {
         assert!(story.iter().any(|line| line.contains(told)), "{told}: {story:?}");
     }
     expect_legend(browser, &["not known: the gateway could not reach the Resonate Server"]).await;
@@ -110,6 +111,8 @@ async fn a_server_that_was_killed_and_started_again_is_seen_by_whoever_looks() {
     browser.screenshots("away", 860).await;
     system.start_server().await;
     expect_return(&browser).await;
+    browser.check("a flow after an outage").await;
+    browser.screenshots("back", 960).await;
     browser.expect_quiet(&[]).await;
     browser.quit().await;
     system.stop().await;

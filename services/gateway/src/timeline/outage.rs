@@ -1,7 +1,7 @@
 //! Times in which the gateway could not reach the server while somebody looked.
 
 use super::{
-    attempts::{Kind, SOON, Segment},
+    attempts::{Kind, SHORT, SOON, Segment},
     known::Known,
 };
 
@@ -40,10 +40,14 @@ impl Outage {
         let mut all: Vec<Segment> = Vec::new();
         for segment in segments {
             let end = segment.to.unwrap_or(i64::MAX);
-            let (from, to) = (segment.from.max(self.from), end.min(self.to));
+            let (from, mut to) = (segment.from.max(self.from), end.min(self.to));
             if from >= to || matches!(segment.kind, Kind::Wait | Kind::Sleep) {
                 all.push(segment.clone());
                 continue;
+            }
+            // A shorter wait after it is not drawn.
+            if matches!(segment.kind, Kind::Silent | Kind::Queue) && end - to < SHORT {
+                to = end;
             }
             if segment.from < from {
                 all.push(Segment { to: Some(from), ..segment.clone() });

@@ -56,8 +56,8 @@ pub fn tell(
         interruption(it, &mut say);
     }
     for outage in &known.outages {
-        let gone = "The gateway could not reach the Resonate Server from here on: \
-            what happened then is known only as far as the server stored it";
+        let gone = "From here on, the gateway could not reach the Resonate Server: \
+            only what was stored is known";
         say(outage.from, "bad", gone.to_owned());
         say(outage.to, "ok", "The gateway reached the Resonate Server again".to_owned());
     }
@@ -151,10 +151,9 @@ fn interruption(
         Why::Away => {}
     }
     let over = gap.over().filter(|(_, exact)| *exact || gap.why != Why::Away);
-    let unrenewed = if gap.why == Why::Away {
-        ", which was not renewed while the gateway could not reach the Resonate Server,"
-    } else {
-        ""
+    let unrenewed = match gap.why {
+        Why::Away => " was not renewed while the server was unreachable, and",
+        _ => "",
     };
     if let Some((at, exact)) = over {
         let about = if exact { "" } else { " at about this time" };
@@ -180,7 +179,7 @@ fn interruption(
     let took = match gap.again {
         None => format!("{next} took over"),
         Some(Again::Slow) if gap.why == Why::Away => {
-            format!("{next}, which is still the same process, went on")
+            format!("{next}, still the same process, went on")
         }
         Some(Again::Unknown) if gap.why == Why::Away => {
             format!("{next}, restarted or still the same process, went on")

@@ -2,8 +2,8 @@
 
 use super::*;
 
-const GONE: &str = "The gateway could not reach the Resonate Server from here on: \
-    what happened then is known only as far as the server stored it";
+const GONE: &str = "From here on, the gateway could not reach the Resonate Server: \
+    only what was stored is known";
 const BACK: &str = "The gateway reached the Resonate Server again";
 
 impl Rig {
@@ -22,7 +22,7 @@ fn marks(view: &Value) -> Vec<&str> {
 #[tokio::test]
 async fn a_process_that_could_not_renew_its_lease_is_neither_dead_nor_slow() {
     for (pid, who, took) in [
-        ("b#1-x@host", "b", "b, which is still the same process, went on"),
+        ("b#1-x@host", "b", "b, still the same process, went on"),
         ("b#2-y@host", "b", "b (restarted) took over"),
         ("b2#1-x@host", "b2", "b2 took over"),
     ] {
@@ -38,8 +38,8 @@ async fn a_process_that_could_not_renew_its_lease_is_neither_dead_nor_slow() {
         assert_eq!(marks(&view), ["takeover"]);
         assert_eq!(view["gone"], json!([]));
         let took = format!(
-            "44990 The lease of b, which was not renewed while the gateway could not reach the Resonate \
-            Server, ran out. {took} with step 2 of 3; step 1 is stored and did not run again"
+            "44990 The lease of b was not renewed while the server was unreachable, and ran out. \
+            {took} with step 2 of 3; step 1 is stored and did not run again"
         );
         let expected = [format!("1500 {GONE}"), took, format!("45000 {BACK}")];
         assert_eq!(story(&view)[2..], expected);
@@ -65,8 +65,8 @@ async fn a_lease_that_is_over_after_an_outage_is_no_death() {
     assert_eq!(row(&view, "f.0.1"), expected);
     assert_eq!(view["holders"][0]["expired"], 10_400);
     assert_eq!((marks(&view), &view["gone"]), (vec![], &json!([])));
-    let over = "10400 The lease of b, which was not renewed while the gateway could not reach the \
-        Resonate Server, ran out: a process of group service-b may take over";
+    let over = "10400 The lease of b was not renewed while the server was unreachable, and ran out: \
+        a process of group service-b may take over";
     assert_eq!(story(&view).last().unwrap(), over);
     rig.task("f.0", "acquired", 2, Some("b2#2-y@host"));
     let view = rig.look(12_000).await;
@@ -89,6 +89,18 @@ async fn a_step_that_ended_with_an_outage_has_not_worked_for_so_long() {
     assert_eq!(row(&view, "f.0"), bar);
     assert_eq!(row(&view, "f"), "waits for bar: run a 0..10, wait - 10..", "a wait is no work");
     assert_eq!(marks(&view), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_short_wait_after_an_outage_is_not_drawn() {
+    let mut rig = Rig::new("await-chain", work(3));
+    in_step_2(&rig);
+    rig.look(1_500).await;
+    rig.away(1_500, 10_000);
+    rig.task("f.0", "acquired", 2, Some("b2#2-y@host"));
+    let view = rig.look(10_200).await;
+    let again = "runs again: run b 1030..1500, away - 1500..10200, run b2 10200..";
+    assert_eq!(row(&view, "f.0.1"), again);
 }
 
 #[tokio::test]

@@ -85,7 +85,7 @@ async fn those_who_look_hear_that_the_server_is_gone_and_that_it_is_back() {
     // It remembers when that was, for as long as a takeover.
     let started = before["started"].as_i64().unwrap();
     let outage: Vec<_> = story(&after).into_iter().filter(|line| line.contains("reach")).collect();
-    assert!(outage[0].starts_with(&format!("{} The gateway could", as_of - started)), "{outage:?}");
+    assert!(outage[0].starts_with(&format!("{} From here on", as_of - started)), "{outage:?}");
     let back: i64 = outage[1].split(' ').next().unwrap().parse().unwrap();
     assert!((gone..=own_clock()).contains(&(back + started)), "{outage:?}, {gone}");
     assert_eq!(outage.len(), 2);
