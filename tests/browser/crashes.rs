@@ -94,6 +94,33 @@ async fn a_crash_is_seen_from_the_button_to_the_answer() {
 }
 
 #[tokio::test]
+async fn nobody_knows_how_long_a_process_worked_that_was_killed_in_a_terminal() {
+    let browser = browser!();
+    let system = System::start(Server::Embedded, &[]).await;
+    browser.open(&format!("http://{}/", system.gateway)).await;
+    browser.until("the forms", "document.querySelectorAll('.kind').length === 3").await;
+    start(&browser, "await-chain", &[("work", "4s"), ("id", "silent")]).await;
+    let runs = "document.querySelector('#holders').textContent.includes('work 2/4')";
+    browser.until("step 2", runs).await;
+    system.kill("service-b");
+    state(&browser, "done").await;
+    let story = story(&browser).await;
+    let sign = "Last sign of life of service-b, in step ";
+    let told = story.iter().find(|line| line.starts_with(sign)).unwrap();
+    assert!(told.ends_with("; not known whether it still worked"), "{told}");
+    let unknown = "not known whether it still worked: the lease of a silent process runs out";
+    expect_legend(&browser, &[unknown]).await;
+    let legend = browser.run("return document.querySelector('#legend').textContent").await;
+    assert!(!legend.as_str().unwrap().contains("nobody works"), "{legend}");
+    browser.check("a flow whose process was killed in a terminal").await;
+    expect_whole_labels(&browser).await;
+    browser.screenshots("killed", 860).await;
+    browser.expect_quiet(&[]).await;
+    browser.quit().await;
+    system.stop().await;
+}
+
+#[tokio::test]
 async fn a_flow_that_nobody_runs_says_so_and_how_to_bring_a_process_back() {
     let browser = browser!();
     let system = System::start(Server::Embedded, &[]).await;

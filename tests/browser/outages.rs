@@ -7,7 +7,7 @@ use testkit::{Log, Server, System, process::signal};
 
 use crate::{
     browser::Browser,
-    shown::{expect_whole_labels, now, rows, start, state, story},
+    shown::{expect_legend, expect_whole_labels, now, rows, start, state, story},
 };
 
 /// The gateway waits for an answer for three seconds, and asks again after one. A busy machine is slower.
@@ -65,7 +65,7 @@ async fn expect_away(browser: &Browser) {
     expect_whole_labels(browser).await;
 }
 
-/// Waits until the page shows the flow's end, by itself.
+/// Waits until the page shows the flow's end, by itself, and checks what it says of the outage.
 async fn expect_return(browser: &Browser) {
     let back = format!(
         "['gateway connectedResonate Server connected', 'the flow has ended'].includes({CORNER}) && \
@@ -73,7 +73,23 @@ async fn expect_return(browser: &Browser) {
     );
     browser.until("the return of the server", &back).await;
     state(browser, "done").await;
-    assert_eq!(story(browser).await.last().unwrap(), "The answer is 3");
+    let story = story(browser).await;
+    println!("{}", story.join("\n"));
+    assert_eq!(story.last().unwrap(), "The answer is 3");
+    for told in [
+        "From here on, the gateway could not reach the Resonate Server",
+        "reached the Resonate Server again",
+    ] {
+        assert!(story.iter().any(|line| line.contains(told)), "{told}: {story:?}");
+    }
+    expect_legend(browser, &["not known: the gateway could not reach the Resonate Server"]).await;
+    expect_whole_labels(browser).await;
+    // All processes were alive.
+    for blame in ["Last sign of life", "slow"] {
+        assert!(!story.iter().any(|line| line.contains(blame)), "{blame}: {story:?}");
+    }
+    let blamed = "return [...document.querySelectorAll('.sign.death, #back code')].length";
+    assert_eq!(browser.run(blamed).await, 0);
     assert!(rows(browser).await.iter().all(|(_, note)| note.starts_with('✓')));
 }
 
@@ -95,6 +111,8 @@ async fn a_server_that_was_killed_and_started_again_is_seen_by_whoever_looks() {
     browser.screenshots("away", 860).await;
     system.start_server().await;
     expect_return(&browser).await;
+    browser.check("a flow after an outage").await;
+    browser.screenshots("back", 960).await;
     browser.expect_quiet(&[]).await;
     browser.quit().await;
     system.stop().await;

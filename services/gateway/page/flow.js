@@ -59,18 +59,20 @@ const KINDS = {
   wait: () => "waits for another function; no process is busy with it",
   sleep: () => "waits for a durable timer; no process holds it",
   lost: () => "nobody works: the lease of a process that is gone runs out",
+  silent: () => "not known whether it still worked: the lease of a silent process runs out",
   queue: () => "nobody works: waits for a process to take it",
   unknown: () => "not known: nobody watched it",
+  away: () => "not known: the gateway could not reach the Resonate Server",
 };
 
 function bar({ kind, who, from, to }) {
-  const label = { wait: "waits", sleep: "sleeps", lost: "lease runs out", queue: "no process yet", unknown: "not known" }[kind] ?? who;
+  const label = { wait: "waits", sleep: "sleeps", lost: "lease runs out", silent: "not known", queue: "no process yet", unknown: "not known", away: "server unreachable" }[kind] ?? who;
   const classes = ["bar", kind, who && kind !== "lost" ? colour(who) : "", to == null ? "open" : ""];
   return h("span", { class: classes.join(" "), "--from": String(from), "--to": String(to ?? 0), "aria-hidden": true, title: describe({ kind, who, from, to }) }, h("span", {}, label ?? ""));
 }
 
 function describe({ kind, who, from, to }) {
-  const what = { run: `run by ${who ?? "an unknown process"}`, retry: `run and retried by ${who}`, lost: `nobody runs it: the lease of ${who} runs out`, wait: "waits", sleep: "sleeps", queue: "waits for a process", unknown: "not known what ran it" }[kind];
+  const what = { run: `run by ${who ?? "an unknown process"}`, retry: `run and retried by ${who}`, lost: `nobody runs it: the lease of ${who} runs out`, silent: `not known whether ${who} still worked, its lease runs out`, wait: "waits", sleep: "sleeps", queue: "waits for a process", unknown: "not known what ran it", away: "not known, the gateway could not reach the Resonate Server," }[kind];
   return `${what} from ${seconds(from)} to ${to == null ? "now" : seconds(to)}`;
 }
 
@@ -240,7 +242,7 @@ function draw() {
   const kinds = new Set(flow.rows.flatMap((it) => it.segments.map(({ kind }) => kind)));
   const legend = [...colours.keys()].map((who) => [`run ${colour(who)}`, KINDS.run(who)]);
   if (!flow.complete) legend.push(["line now", hidden() ? "the last moment that is known" : "now"]);
-  for (const kind of ["retry", "wait", "sleep", "lost", "queue", "unknown"]) if (kinds.has(kind)) legend.push([kind, KINDS[kind]()]);
+  for (const kind of ["retry", "wait", "sleep", "lost", "silent", "queue", "unknown", "away"]) if (kinds.has(kind)) legend.push([kind, KINDS[kind]()]);
   const words = [];
   for (const [kind, text] of [["death", "a process died, or its last sign of life"], ["stop", "a process was stopped"], ["takeover", "another run of the function takes over"]]) if (flow.marks.some((it) => it.kind === kind)) legend.push([`line ${kind}`, text]);
   if (flow.rows.some((it) => it.kind !== "call" && it.note === "✓ stored")) words.push(["✓ stored", ": it never runs again"]);

@@ -5,6 +5,7 @@
 //! | `record` | what one promise or task says |
 //! | `known` | what is known of a flow, and the requests that find out more |
 //! | `attempts` | who ran a step or function when, and where nobody did |
+//! | `outage` | when the gateway could not reach the server |
 //! | `gone` | the processes that died, and how to start them again |
 //! | `rows` | the rows of the drawing, and the segments in them |
 //! | `view` | everything that the page draws |
@@ -19,6 +20,7 @@ mod attempts;
 mod gone;
 mod known;
 mod look_back;
+mod outage;
 mod record;
 mod rows;
 mod story;

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::record::{Crash, Record, Run, Seen};
+use super::{
+    outage::Outage,
+    record::{Crash, Record, Run, Seen},
+};
 
 /// What went on for a while.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -27,8 +30,10 @@ pub enum Kind {
     Run,
     /// A process runs a step again whose attempts fail.
     Retry,
-    /// Nobody runs it: the lease of a run that ended without notice runs out.
+    /// Nobody runs it: the lease of a process that the crash button killed runs out.
     Lost,
+    /// Not known whether it is still run: the lease of a process runs out after its last sign of life.
+    Silent,
     /// It waits for other functions.
     Wait,
     /// It waits for a durable timer.
@@ -37,11 +42,13 @@ pub enum Kind {
     Queue,
     /// Runs that nobody saw, and waits between them.
     Unknown,
+    /// Nobody knows: the gateway could not reach the server.
+    Away,
 }
 
 /// How long after the end of a lease another run usually begins, at most. If nobody saw how a run ended,
 /// this is also how long it can have lived after its last sign: a step of work takes a second.
-const SOON: i64 = 1_500;
+pub const SOON: i64 = 1_500;
 
 /// A shorter wait is not drawn: the next look of a watcher can be this late.
 pub const SHORT: i64 = 250;
@@ -113,6 +120,8 @@ pub enum Why {
     Released,
     /// Its lease expired.
     Expired,
+    /// The same, but the gateway could not reach the server meanwhile: perhaps the process could not either.
+    Away,
 }
 
 /// What is known about the runs of one task.
@@ -123,6 +132,8 @@ pub struct Evidence<'a> {
     pub released: &'a BTreeMap<i64, bool>,
     /// The processes that the crash button killed.
     pub crashes: &'a [Crash],
+    /// When the gateway could not reach the server.
+    pub outages: &'a [Outage],
     /// How long a lease is that was not seen, in milliseconds.
     pub lease: i64,
 }
@@ -190,6 +201,12 @@ impl Evidence<'_> {
         of_run.map(|seen| seen.lease).max().unwrap_or(self.lease)
     }
 
+    /// Since when the gateway could not reach the server, if that was so between these moments.
+    fn away(&self, from: i64, to: i64) -> Option<i64> {
+        let outage = self.outages.iter().find(|it| it.touches(from, to));
+        outage.map(|it| it.from.min(to))
+    }
+
     /// The process of the run `version`, which is another one after a restart.
     fn process_of(&self, version: i64) -> Option<&str> {
         let mut of_run = self.seen.iter().filter(|seen| seen.version == version);
@@ -200,7 +217,7 @@ impl Evidence<'_> {
     pub fn again(&self, gap: &Gap, before: &[&Gap]) -> Option<Again> {
         let (_, next) = gap.until.as_ref()?;
         let of_name = |dead: &&Gap| dead.dead.instance == next.instance;
-        let itself = of_name(&gap) && gap.why == Why::Expired;
+        let itself = of_name(&gap) && matches!(gap.why, Why::Expired | Why::Away);
         let dead = std::iter::once(gap).chain(before.iter().rev().copied()).find(of_name)?;
         match (self.process_of(dead.dead.version), self.process_of(next.version)) {
             _ if dead.why == Why::Button => Some(Again::Restarted),
@@ -254,17 +271,28 @@ impl Attempts<'_> {
             Some(true) => self.lose(seen.at, Why::Released, Some(seen.at)),
             // The last heartbeat was a lease before.
             _ => {
-                let last = seen.at - self.evidence.lease_of(seen.version);
-                self.lose(last.max(self.from), Why::Expired, Some(seen.at));
+                let last = (seen.at - self.evidence.lease_of(seen.version)).max(self.from);
+                let (at, why) = match self.evidence.away(last, seen.at) {
+                    Some(since) => (since.max(self.from), Why::Away),
+                    None => (last, Why::Expired),
+                };
+                self.lose(at, why, Some(seen.at));
             }
         }
     }
 
     fn lose(&mut self, at: i64, why: Why, expired: Option<i64>) {
-        self.segments.push(self.running(Some(at)));
+        // Of a run that is known by its beginning only, nothing tells that it worked.
+        if at > self.from || !matches!(why, Why::Expired | Why::Away) {
+            self.segments.push(self.running(Some(at)));
+        }
         let dead = self.run.clone();
         self.segments.push(Segment {
-            kind: if why == Why::Released { Kind::Queue } else { Kind::Lost },
+            kind: match why {
+                Why::Button => Kind::Lost,
+                Why::Released => Kind::Queue,
+                Why::Expired | Why::Away => Kind::Silent,
+            },
             who: Some(dead.instance.clone()),
             from: at,
             to: None,
@@ -278,9 +306,15 @@ impl Attempts<'_> {
     fn taken_over(&mut self, at: i64, next: Run) {
         if !self.is_lost() {
             let released = self.evidence.released.get(&self.run.version) == Some(&true);
-            let why = if released { Why::Released } else { Why::Expired };
+            let lease = self.evidence.lease_of(self.run.version);
+            let last = (at - lease - SOON).max(self.from);
             // Nothing tells of the run before but that it began.
-            self.lose(self.from, why, None);
+            let (from, why) = match self.evidence.away(last, at) {
+                _ if released => (self.from, Why::Released),
+                Some(since) => (since.max(self.from), Why::Away),
+                None => (self.from, Why::Expired),
+            };
+            self.lose(from, why, None);
         }
         if let Some(lost) = self.segments.last_mut() {
             lost.to = Some(at);
@@ -305,7 +339,7 @@ impl Attempts<'_> {
         // Each gap has one segment.
         let mut gaps = self.gaps.iter();
         let split = |segment: Segment| match segment.kind {
-            Kind::Lost | Kind::Queue => match gaps.next() {
+            Kind::Lost | Kind::Silent | Kind::Queue => match gaps.next() {
                 Some(gap) => gap.split(segment),
                 None => vec![segment],
             },

@@ -45,7 +45,7 @@ pub fn gone(
         }
     }
     for Interruption { call, gap, .. } in
-        interruptions.iter().filter(|it| it.gap.why != Why::Released)
+        interruptions.iter().filter(|it| matches!(it.gap.why, Why::Button | Why::Expired))
     {
         let (group, Run { instance, version }) = (call.function.group, &gap.dead);
         let until = gap.until.as_ref().map(|(at, _)| *at);

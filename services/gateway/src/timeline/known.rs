@@ -10,7 +10,10 @@ use flows::{Answer, Caller, Checkpoint, Flow, Function, Options};
 use futures_util::future::try_join_all;
 use wire::{Promise, PromiseState, TaskState};
 
-use super::record::{Record, Seen};
+use super::{
+    outage::Outage,
+    record::{Record, Seen},
+};
 use crate::{
     client::{self, Client},
     trace_link::TraceLink,
@@ -22,6 +25,9 @@ const AT_ONCE: usize = 32;
 /// How many states of a task are kept.
 const MOST_SEEN: usize = 64;
 
+/// How many outages are kept.
+const MOST_OUTAGES: usize = 16;
+
 /// A flow.
 pub struct Known {
     pub id: String,
@@ -30,6 +36,8 @@ pub struct Known {
     pub trace: TraceLink,
     /// In the order of the table: the first is the flow's first promise.
     pub calls: Vec<Call>,
+    /// When the gateway could not reach the server, oldest first.
+    pub outages: Vec<Outage>,
 }
 
 /// An invocation.
@@ -103,9 +111,18 @@ impl Known {
             options,
             trace: TraceLink::of(promise, jaeger),
             calls: calls.collect(),
+            outages: Vec::new(),
         };
         known.calls[0].record = Some(Record::of(promise));
         Some(known)
+    }
+
+    /// Notes that the gateway could not reach the server.
+    pub fn was_away(&mut self, outage: Outage) {
+        if self.outages.len() == MOST_OUTAGES {
+            self.outages.remove(0);
+        }
+        self.outages.push(outage);
     }
 
     /// Asks for what can have changed. `now` gives the time of the server's clock.

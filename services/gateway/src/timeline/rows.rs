@@ -107,8 +107,9 @@ pub fn call_row(known: &Known, n: usize, drawn: &Drawn, evidence: &Evidence) -> 
             PromiseState::Pending => {
                 let kind = segments.last().map(|segment| segment.kind);
                 // Whoever waits for another process has lost one.
-                let lost = segments.iter().rev().take(2).any(|it| it.kind == Kind::Lost);
-                let lost = lost && matches!(kind, Some(Kind::Lost | Kind::Queue));
+                let lost = |it: &Segment| matches!(it.kind, Kind::Lost | Kind::Silent);
+                let lost = segments.iter().rev().take(2).any(lost)
+                    && matches!(kind, Some(Kind::Lost | Kind::Silent | Kind::Queue));
                 (waiting(known, n, kind), if lost { "bad" } else { "now" })
             }
             PromiseState::Resolved if record.result.is_number() => {
@@ -149,6 +150,7 @@ fn waiting(known: &Known, n: usize, kind: Option<Kind>) -> String {
         }
         Some(Kind::Sleep) => "sleeps".to_owned(),
         Some(Kind::Lost) => "nobody runs it".to_owned(),
+        Some(Kind::Silent | Kind::Away) => "not known whether it runs".to_owned(),
         Some(Kind::Queue) => "waits for a process".to_owned(),
         Some(Kind::Run | Kind::Retry | Kind::Unknown) | None => "runs".to_owned(),
     }
@@ -222,7 +224,7 @@ fn tail(record: &Record, mut at: i64, evidence: &Evidence, all: &mut Vec<Segment
     let kind = |seen: Option<&Seen>| match seen {
         Some(seen) => match seen.state {
             TaskState::Suspended | TaskState::Halted => Kind::Wait,
-            TaskState::Pending if seen.is_lost() => Kind::Lost,
+            TaskState::Pending if seen.is_lost() => Kind::Silent,
             TaskState::Pending => Kind::Queue,
             TaskState::Acquired | TaskState::Fulfilled => Kind::Run,
         },
@@ -237,10 +239,10 @@ fn tail(record: &Record, mut at: i64, evidence: &Evidence, all: &mut Vec<Segment
         Kind::Run => (Kind::Run, who.or_else(|| last_runner(all))),
         _ => (kind, None),
     };
-    if let Some(seen) = seen.filter(|_| kind == Kind::Lost) {
+    if let Some(seen) = seen.filter(|_| kind == Kind::Silent) {
         // Its lease is over since then, and it waits.
         let released = evidence.released.get(&seen.version) == Some(&true);
-        let lost = if released { Kind::Queue } else { Kind::Lost };
+        let lost = if released { Kind::Queue } else { Kind::Silent };
         let over = seen.at.max(at);
         push(all, Segment { kind: lost, who: last_runner(all), from: at, to: Some(over) });
         push(all, Segment { kind: Kind::Queue, who: None, from: over, to: None });
@@ -328,7 +330,9 @@ fn step_note(
     match (record.state, &point.checkpoint) {
         (PromiseState::Pending, Checkpoint::Sleep(_)) => ("sleeps".to_owned(), "now"),
         (_, Checkpoint::Sleep(_)) => ("✓ over".to_owned(), "ok"),
-        (PromiseState::Pending, _) if matches!(kind, Some(Kind::Lost | Kind::Queue)) => {
+        (PromiseState::Pending, _)
+            if matches!(kind, Some(Kind::Lost | Kind::Silent | Kind::Queue)) =>
+        {
             ("interrupted".to_owned(), "bad")
         }
         (PromiseState::Pending, _) if interrupted => ("runs again".to_owned(), "again"),

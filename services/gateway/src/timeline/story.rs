@@ -55,6 +55,12 @@ pub fn tell(
     for it in interruptions {
         interruption(it, &mut say);
     }
+    for outage in &known.outages {
+        let gone = "From here on, the gateway could not reach the Resonate Server: \
+            only what was stored is known";
+        say(outage.from, "bad", gone.to_owned());
+        say(outage.to, "ok", "The gateway reached the Resonate Server again".to_owned());
+    }
     if let Some(outcome) = known.outcome() {
         let end = outcome.settled.unwrap_or(started);
         match outcome.state {
@@ -130,22 +136,29 @@ fn interruption(
     Interruption { call, step, gap }: &Interruption,
     say: &mut impl FnMut(i64, &'static str, String),
 ) {
-    let name = step_name(call, *step);
+    let (name, group) = (step_name(call, *step), call.function.group);
     let dead = &gap.dead.instance;
-    let end = match gap.why {
-        Why::Button => format!("{dead} was crashed in {name}"),
-        Why::Expired => format!("Last sign of life of {dead}, in {name}"),
-        Why::Released => format!("{dead} was stopped in {name}, and gave its work back"),
+    match gap.why {
+        Why::Button => say(gap.from, "bad", format!("{dead} was crashed in {name}")),
+        Why::Expired => {
+            let unknown = "not known whether it still worked";
+            say(gap.from, "bad", format!("Last sign of life of {dead}, in {name}; {unknown}"));
+        }
+        Why::Released => {
+            say(gap.from, "", format!("{dead} was stopped in {name}, and gave its work back"));
+        }
+        // The outage has its own lines.
+        Why::Away => {}
+    }
+    let over = gap.over().filter(|(_, exact)| *exact || gap.why != Why::Away);
+    let unrenewed = match gap.why {
+        Why::Away => " was not renewed while the server was unreachable, and",
+        _ => "",
     };
-    say(gap.from, if gap.why == Why::Released { "" } else { "bad" }, end);
-    if let Some((at, exact)) = gap.over() {
-        let group = call.function.group;
+    if let Some((at, exact)) = over {
         let about = if exact { "" } else { " at about this time" };
-        say(
-            at,
-            "bad",
-            format!("The lease of {dead} ran out{about}: a process of group {group} may take over"),
-        );
+        let may = format!("a process of group {group} may take over");
+        say(at, "bad", format!("The lease of {dead}{unrenewed} ran out{about}: {may}"));
     }
     let Some((at, next)) = &gap.until else { return };
     let stored = match (step, call.checkpoints[*step].checkpoint) {
@@ -157,11 +170,20 @@ fn interruption(
         _ => "; what came before it is stored and did not run again".to_owned(),
     };
     // Nobody saw when it ran out, but it did before this.
-    let lease =
-        if gap.why != Why::Released && gap.over().is_none() { "Its lease ran out. " } else { "" };
+    let lease = match gap.why {
+        Why::Away if over.is_none() => format!("The lease of {dead}{unrenewed} ran out. "),
+        Why::Button | Why::Expired if over.is_none() => "Its lease ran out. ".to_owned(),
+        _ => String::new(),
+    };
     let next = &next.instance;
     let took = match gap.again {
         None => format!("{next} took over"),
+        Some(Again::Slow) if gap.why == Why::Away => {
+            format!("{next}, still the same process, went on")
+        }
+        Some(Again::Unknown) if gap.why == Why::Away => {
+            format!("{next}, restarted or still the same process, went on")
+        }
         Some(Again::Restarted) => format!("{next} (restarted) took over"),
         Some(Again::Slow) => format!("{next} took over from itself, for it had only been slow,"),
         Some(Again::Unknown) => {

@@ -1,5 +1,6 @@
 //! Flows as a server tells them.
 
+mod outages;
 mod takeovers;
 mod viewers;
 

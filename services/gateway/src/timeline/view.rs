@@ -8,6 +8,7 @@ use super::{
     attempts::{Again, Evidence, Gap, Kind, Why},
     gone::{Gone, gone},
     known::{Call, Known},
+    outage::Outage,
     record::{Crash, Record, Seen},
     rows::{self, Drawn, Interruption, Row},
     story::{self, Line},
@@ -87,14 +88,19 @@ pub fn view<'a>(known: &'a Known, crashes: &[Crash], settings: &Settings) -> Vie
     let (mut rows, mut interruptions, mut holders) = (Vec::new(), Vec::new(), Vec::new());
     for (n, call) in known.calls.iter().enumerate() {
         let lease = settings.node.lease.as_millis() as i64;
-        let evidence = Evidence { seen: &call.seen, released: &call.released, crashes, lease };
+        let (seen, released) = (call.seen.as_slice(), &call.released);
+        let evidence = Evidence { seen, released, crashes, outages: &known.outages, lease };
         let drawn = rows::draw(call, &evidence);
         rows.push(rows::call_row(known, n, &drawn, &evidence));
         rows.extend(rows::step_rows(call, rows::depth(known, n) + 1, &drawn));
         holders.extend(holder(call, &evidence, &drawn, settings));
         interruptions.extend(drawn.interruptions);
     }
+    let dark: Vec<_> = known.outages.iter().filter_map(|it| Outage::dark(it, known)).collect();
     for row in &mut rows {
+        for outage in &dark {
+            row.segments = outage.hide(&row.segments);
+        }
         row.due = row.due.map(|due| due - started);
         for segment in &mut row.segments {
             segment.from -= started;
@@ -141,12 +147,14 @@ impl View<'_> {
 
 fn marks(gap: &Gap, started: i64) -> impl Iterator<Item = Mark> {
     let dead = &gap.dead.instance;
-    let (kind, text) = match gap.why {
-        Why::Button => ("death", format!("{dead} crashed")),
-        Why::Expired => ("death", format!("last sign of {dead}")),
-        Why::Released => ("stop", format!("{dead} stopped")),
+    let end = match gap.why {
+        Why::Button => Some(("death", format!("{dead} crashed"))),
+        Why::Expired => Some(("death", format!("last sign of {dead}"))),
+        Why::Released => Some(("stop", format!("{dead} stopped"))),
+        // Perhaps it lives.
+        Why::Away => None,
     };
-    let end = Mark { at: gap.from - started, kind, text };
+    let end = end.map(|(kind, text)| Mark { at: gap.from - started, kind, text });
     let next = gap.until.as_ref().map(|(at, _)| {
         let again = match gap.again {
             Some(Again::Restarted) => " (restarted)",
@@ -156,7 +164,7 @@ fn marks(gap: &Gap, started: i64) -> impl Iterator<Item = Mark> {
         let text = format!("takeover{again}");
         Mark { at: at - started, kind: "takeover", text }
     });
-    std::iter::once(end).chain(next)
+    end.into_iter().chain(next)
 }
 
 /// Who works on a call now, or should.

@@ -16,6 +16,7 @@ use tokio::{
 
 use super::{
     known::Known,
+    outage::Outage,
     record::Crash,
     view::{View, view},
 };
@@ -39,8 +40,8 @@ const QUIET: Duration = Duration::from_secs(20);
 /// How long a flow is remembered that nobody looks at.
 const LINGER: Duration = Duration::from_secs(30);
 
-/// How long, if a run of it was interrupted: who comes back is told the same. Its promises alone tell
-/// neither when a lease ran out nor who had lost a step twice.
+/// How long, if a run of it was interrupted or the server was unreachable: who comes back is told the same.
+/// Its promises alone tell neither of that, nor when a lease ran out or who had lost a step twice.
 const LINGER_INTERRUPTED: Duration = Duration::from_mins(10);
 
 /// Most flows that are remembered at once.
@@ -169,6 +170,7 @@ impl Watchers {
             changed: tokio::time::Instant::now(),
             ahead: 0,
             looked: 0,
+            away: None,
         };
         loop {
             if watched.published.receiver_count() == 0 {
@@ -231,6 +233,8 @@ struct Watcher {
     ahead: i64,
     /// When the last look began that went well, in Unix milliseconds of the server's clock.
     looked: i64,
+    /// Since when the server is unreachable, by the same clock.
+    away: Option<i64>,
 }
 
 impl Watcher {
@@ -258,6 +262,10 @@ impl Watcher {
             // The server has lost it: it was started again, and keeps nothing.
             Ok(()) if known.calls[0].record.is_none() => return Next::Give(Published::Unknown),
             Ok(()) => {
+                if let Some(from) = self.away.take() {
+                    // It may have answered only at the end of this look.
+                    known.was_away(Outage { from, to: own_clock() + self.ahead });
+                }
                 self.looked = began + self.ahead;
                 None
             }
@@ -265,6 +273,9 @@ impl Watcher {
                 return Next::Give(Published::Failed(Arc::new(error)));
             }
             Err(error) => {
+                // If nobody looked for a while, the last look tells little of when that began.
+                let latest = began + ahead - SELDOM.as_millis() as i64;
+                self.away.get_or_insert(self.looked.max(latest));
                 Some(Trouble { reason: Problem::from(&error).detail(), as_of: self.looked })
             }
         };
@@ -272,7 +283,7 @@ impl Watcher {
         let view = view(known, &watchers.crashes(), &watchers.0.settings);
         let json = json(&view, trouble.as_ref());
         watchers.0.stats.takeovers(&view.found);
-        if view.is_interrupted() {
+        if view.is_interrupted() || !known.outages.is_empty() {
             self.linger = LINGER_INTERRUPTED;
         }
         if json != self.last {

@@ -82,6 +82,17 @@ async fn those_who_look_hear_that_the_server_is_gone_and_that_it_is_back() {
     let (_, after) = next(&mut viewer).await;
     assert_eq!(after["trouble"], Value::Null);
     assert_ne!(after["rows"], before["rows"]);
+    // It remembers when that was, for as long as a takeover.
+    let started = before["started"].as_i64().unwrap();
+    let outage: Vec<_> = story(&after).into_iter().filter(|line| line.contains("reach")).collect();
+    assert!(outage[0].starts_with(&format!("{} From here on", as_of - started)), "{outage:?}");
+    let back: i64 = outage[1].split(' ').next().unwrap().parse().unwrap();
+    assert!((gone..=own_clock()).contains(&(back + started)), "{outage:?}, {gone}");
+    assert_eq!(outage.len(), 2);
+    drop(viewer);
+    tokio::time::sleep(Duration::from_mins(9)).await;
+    let mut viewer = watchers.watch("f").unwrap();
+    assert_eq!(next(&mut viewer).await.1["story"], after["story"]);
 }
 
 #[tokio::test(start_paused = true)]
