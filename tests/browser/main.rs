@@ -88,7 +88,7 @@ async fn each_flow_starts_from_the_page() {
     // Nothing runs, so there is no rate.
     let quiet = "/^Flows started since the gateway started at [^:]+:[^:]+: 3\\. Failed, timed out or canceled: 0\\. Takeovers/.test(document.querySelector('#load p').textContent)";
     browser.until("the end of the rate", quiet).await;
-    browser.screenshots("home", 1_060).await;
+    browser.screenshots("home", 1_040).await;
 
     // An id that belongs to something else.
     start(&browser, "await-chain", &[("work", ""), ("id", "two")]).await;
