@@ -32,7 +32,7 @@ use testkit::{Server, System, free_port, until};
 use self::{
     browser::{Browser, PHONE},
     counter::Counter,
-    shown::{now, rows, start, state},
+    shown::{expect_legend, now, rows, start, state},
 };
 
 #[tokio::test]
@@ -86,9 +86,9 @@ async fn each_flow_starts_from_the_page() {
         document.getElementById(it.getAttribute('aria-describedby').split(' ')[0]).offsetHeight > 0)";
     assert_eq!(browser.run(hints).await, Value::Bool(true));
     // Nothing runs, so there is no rate.
-    let quiet = "/^Flows started: 3\\. Failed: 0\\. Takeovers/.test(document.querySelector('#load p').textContent)";
+    let quiet = "/^Flows started since the gateway started at [^:]+:[^:]+: 3\\. Failed, timed out or canceled: 0\\. Takeovers/.test(document.querySelector('#load p').textContent)";
     browser.until("the end of the rate", quiet).await;
-    browser.screenshots("home", 1_060).await;
+    browser.screenshots("home", 1_040).await;
 
     // An id that belongs to something else.
     start(&browser, "await-chain", &[("work", ""), ("id", "two")]).await;
@@ -107,7 +107,8 @@ async fn the_page_survives_its_gateway() {
     let system = System::start(Server::Embedded, &[]).await;
     let address = format!("127.0.0.1:{}", free_port());
     let gateway = ["gateway", "--server", &system.server_url, "--listen", &address];
-    system.start_process("gateway-2", &gateway, &[]).await;
+    let start_command = [("GATEWAY_GROUP_START_COMMAND", "docker start {group}")];
+    system.start_process("gateway-2", &gateway, &start_command).await;
     browser.open(&format!("http://{address}/")).await;
     browser.until("the forms", "document.querySelectorAll('.kind').length === 3").await;
     start(&browser, "await-chain", &[("work", "8s"), ("id", "survivor")]).await;
@@ -121,14 +122,24 @@ async fn the_page_survives_its_gateway() {
     let shown = now(&browser).await;
     assert!(shown.contains("Not known: this page cannot reach the gateway."), "{shown}");
     assert!(!shown.contains("work"), "{shown}");
+    assert!(shown.ends_with("If it is down, start it again: docker start gateway"), "{shown}");
+    let cancel = "return document.querySelector('#cancel').checkVisibility()";
+    assert_eq!(browser.run(cancel).await, Value::Bool(false), "nobody would hear it");
     browser.check("a page without its gateway").await;
     browser.screenshots("gone", 820).await;
-    system.start_process("gateway-2", &gateway, &[]).await;
+    system.start_process("gateway-2", &gateway, &start_command).await;
     // On a busy machine the flow has ended by then.
     let back = "/^(gateway connectedResonate Server connected|the flow has ended)$/.test(document.querySelector('#connection').textContent)";
     browser.until("that the gateway is back", back).await;
     state(&browser, "done").await;
     assert!(rows(&browser).await[2..10].iter().all(|(_, note)| note == "✓ stored"));
+    browser.open(&format!("http://{address}/")).await;
+    let connected =
+        "document.querySelector('#connection').textContent.endsWith('Server connected')";
+    browser.until("that all is connected", connected).await;
+    system.kill("gateway-2");
+    let old = "/^The gateway cannot be reached\\. .* Flows go on without the gateway\\. .*docker start gateway$/.test(document.querySelector('#old').textContent)";
+    browser.until("the same on the start page", old).await;
     browser
         .expect_quiet(&[
             "ERR_CONNECTION_REFUSED",
@@ -154,6 +165,10 @@ async fn flows_that_do_not_go_well_say_what_to_do() {
         "The flow failed: “failed as requested (attempt 5, fail=5)”. This result is final";
     assert!(text.as_str().unwrap().starts_with(expected), "{text}");
     assert_eq!(rows(&browser).await[3].1, "✗ 5 attempts");
+    let link = "return document.querySelector('#result a[href=\"/\"]').checkVisibility()";
+    assert_eq!(browser.run(link).await, Value::Bool(true), "a person needs no request to POST");
+    let legend = ["unreliable: the step that fails as often as the option “fail” says"];
+    expect_legend(&browser, &legend).await;
     browser.check("a flow that failed").await;
     browser.screenshots("failed", 640).await;
 
@@ -168,6 +183,7 @@ async fn flows_that_do_not_go_well_say_what_to_do() {
     browser.open(&format!("http://{}/flows/retried", system.gateway)).await;
     state(&browser, "done").await;
     assert!(rows(&browser).await.contains(&("unreliable".to_owned(), "✓ attempt 3".to_owned())));
+    assert_eq!(browser.run(link).await, Value::Bool(false));
     browser.check("a flow with a timer and retries").await;
     browser.screenshots("retried", 640).await;
 
@@ -186,18 +202,27 @@ async fn flows_that_do_not_go_well_say_what_to_do() {
     assert_eq!(browser.run("return document.activeElement.textContent").await, "Crash it");
     // The answer to a crash that is refused is quoted.
     let misled = "const ask = window.fetch; window.fetch = (path, options) => \
-        ask(path.endsWith('/crash') ? '/instances/nobody/x/crash' : path, options)";
+        ask(path.endsWith('/crash') ? '/instances/nobody/x/crash' : \
+            options.method === 'DELETE' && !window.led ? '/flows/nobody' : path, options)";
     browser.run(misled).await;
     browser.click(".danger").await;
     let refused = "document.querySelector('.holder .error')?.textContent.startsWith('The gateway answered: “no such service: nobody')";
     browser.until("that the crash is refused", refused).await;
+    // And so is that to a cancel.
+    browser.click("#cancel").await;
+    let refused = "document.querySelector('#problem').textContent.startsWith('Not canceled: The gateway answered: “no such flow: nobody')";
+    browser.until("that the cancel is refused", refused).await;
+    browser.run("window.led = true").await;
     browser.click("#cancel").await;
     state(&browser, "canceled").await;
+    assert_eq!(browser.run(link).await, Value::Bool(true));
 
     browser.expect_quiet(&["404"]).await;
     browser.open(&format!("http://{}/flows/unknown", system.gateway)).await;
     let unknown = "document.querySelector('#problem').textContent.startsWith('The gateway answered: “no such flow: unknown')";
     browser.until("that there is no such flow", unknown).await;
+    let link = "return document.querySelector('#about a[href=\"/\"]').checkVisibility()";
+    assert_eq!(browser.run(link).await, Value::Bool(true));
     browser.check("a flow that there is not").await;
     browser.expect_quiet(&["404"]).await;
     browser.quit().await;

@@ -50,6 +50,8 @@ async fn expect_away(browser: &Browser) {
     for claim in ["service-b", "lease", "run 1", "Crash it"] {
         assert!(!shown.contains(claim), "{claim}: {shown}");
     }
+    let cancel = "return document.querySelector('#cancel').checkVisibility()";
+    assert_eq!(browser.run(cancel).await, Value::Bool(false), "it would not be canceled");
     let title = browser.run("return document.querySelector('#state').textContent").await;
     assert!(title.as_str().unwrap().starts_with("was running · "), "{title}");
     let notes: Vec<_> = rows(browser).await.into_iter().map(|(_, note)| note).collect();
@@ -129,19 +131,31 @@ async fn a_frozen_server_is_seen_on_both_pages_and_so_is_its_return() {
     assert!(now(&browser).await.contains("cargo run brings along has its store in memory"));
 
     browser.open(&home).await;
+    // Before the first answer, nothing is claimed.
+    let row =
+        "return [...document.querySelectorAll('#flows td')].map(it => it.textContent).slice(0, 4)";
+    browser.until("the list", "document.querySelector('#flows td')").await;
+    assert_eq!(browser.run(row).await, json!(["await-chain", "not known", "", ""]));
+    browser.until("the forms", "document.querySelectorAll('.kind').length === 3").await;
+    let corner = browser.run(&format!("return {CORNER}")).await;
+    assert!(!corner.as_str().unwrap().contains("Server connected"), "{corner}");
     let old = "document.querySelector('#old').textContent";
     let said = format!("{old}.startsWith('The gateway cannot reach the Resonate Server')");
     browser.until("that the server is away", &said).await;
     let corner = browser.run(&format!("return {CORNER}")).await;
     assert_eq!(corner, "gateway connectedResonate Server unreachable; trying again");
-    let row =
-        "return [...document.querySelectorAll('#flows td')].map(it => it.textContent).slice(0, 3)";
-    assert_eq!(browser.run(row).await, json!(["await-chain", "not known", ""]));
+    assert_eq!(browser.run(row).await, json!(["await-chain", "not known", "", ""]));
     // A form says what the API says, and the cards stay in line.
-    start(&browser, "detached-chain", &[("work", "1s")]).await;
-    let error = "document.querySelector('form:has(#detached-chain-id) > .error').textContent";
-    let answer = "The gateway answered: “the Resonate Server at ";
-    browser.until("the answer", &format!("{error}.startsWith({})", json!(answer))).await;
+    let error =
+        |flow| format!("document.querySelector('form:has(#{flow}-id) > .error').textContent");
+    for flow in ["await-chain", "detached-chain"] {
+        start(&browser, flow, &[("work", "1s")]).await;
+        let answer = json!("The gateway answered: “the Resonate Server at ");
+        browser.until("the answer", &format!("{}.startsWith({answer})", error(flow))).await;
+    }
+    browser.fill("#await-chain-work", "2s").await;
+    let errors = format!("return [{}, {} !== '']", error("await-chain"), error("detached-chain"));
+    assert_eq!(browser.run(&errors).await, json!(["", true]), "a form that is used again is new");
     let tops = "return new Set([...document.querySelectorAll('[name=work], [name=id]')].map(it => \
         it.getBoundingClientRect().top)).size";
     assert_eq!(browser.run(tops).await, 2, "the fields stand side by side");
@@ -150,6 +164,8 @@ async fn a_frozen_server_is_seen_on_both_pages_and_so_is_its_return() {
 
     signal(system.pid("resonate"), "CONT");
     browser.until("the return of the server", &format!("{old} === ''")).await;
+    let errors = format!("return {}", error("detached-chain"));
+    assert_eq!(browser.run(&errors).await, "", "what a form said is over");
     let corner = browser.run(&format!("return {CORNER}")).await;
     assert_eq!(corner, "gateway connectedResonate Server connected");
     // Whoever opens the page of a flow meanwhile sees it later.
@@ -173,7 +189,7 @@ async fn a_server_that_comes_back_without_its_flows_is_seen() {
     server.kill();
     expect_away(&browser).await;
     server.start().await;
-    let lost = "document.querySelector('#about').textContent === 'The server does not know this flow any more.'";
+    let lost = "document.querySelector('#about').textContent.startsWith('The server does not know this flow any more.')";
     browser.until("that the flow is lost", lost).await;
     let gone = "return [...document.querySelectorAll('#columns, #state, #cancel')].every(it => !it.checkVisibility())";
     assert_eq!(browser.run(gone).await, Value::Bool(true));

@@ -12,7 +12,7 @@ use crate::Options;
 pub const FLOWS: &[Flow] = &[
     Flow {
         name: "await-chain",
-        about: "Each function awaits the next one, and adds 1 to its answer.",
+        about: "foo awaits bar, and bar awaits baz. baz returns 1; bar and foo add 1 each.",
         argument: None,
         answer: Answer::Result(3),
         functions: &[
@@ -36,7 +36,7 @@ pub const FLOWS: &[Flow] = &[
     },
     Flow {
         name: "detached-chain",
-        about: "Each function starts the next one and ends. Nobody waits: cog prints 3.",
+        about: "Each function starts the next one and ends. Nobody waits: cog prints 3, into the log of service-f.",
         argument: Some(1),
         answer: Answer::AtOnce("detached-chain started"),
         functions: &[
@@ -60,7 +60,7 @@ pub const FLOWS: &[Flow] = &[
     },
     Flow {
         name: "fan-out-workflow",
-        about: "zim calls rax and dop at the same time, and adds up.",
+        about: "zim calls rax and dop at the same time. Each returns 1; zim adds its own 1.",
         argument: Some(1),
         answer: Answer::Result(3),
         functions: &[

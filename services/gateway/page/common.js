@@ -54,8 +54,8 @@ export function seconds(ms) {
 
 /** Shows in the corner what can be reached. Whether the server can, is not always known. */
 export function reach(gateway, server) {
-  const part = (name, is) => h("span", { class: is ? "up" : "down" }, is ? `${name} connected` : `${name} unreachable; trying again`);
-  update(find("connection"), [part("gateway", gateway), ...(server == null ? [] : [part("Resonate Server", server)])]);
+  const part = (name, is) => h("span", is == null ? {} : { class: is ? "up" : "down" }, `${name} ${is == null ? "not known" : is ? "connected" : "unreachable; trying again"}`);
+  update(find("connection"), [part("gateway", gateway), part("Resonate Server", server)]);
 }
 
 /** A command in one line, to be copied. It is a stop of the keyboard, for it may have to be scrolled. */
@@ -64,8 +64,11 @@ export const command = (text) => h("code", { class: "command", tabindex: "0" }, 
 /** What to know while the server cannot be reached. `start`: the command that starts it, if that is known. */
 export const patience = (start) =>
   start
-    ? ["Nothing is lost: every call and every stored step is in the server's store. If the server is down, start it again: ", command(start)]
+    ? ["Nothing is lost: every call and every stored step is in the server's store. If the server is down, start it again (if it is paused, unpause it): ", command(start)]
     : ["Nothing is lost that is in the server's store, and all goes on by itself when the server is back. Only the server that ", h("code", {}, "cargo run"), " brings along has its store in memory: if that one was killed, start everything again."];
+
+/** What to know while the gateway cannot be reached. `start`: the command that starts a group, if that is known. */
+export const alone = (start) => ["Flows go on without the gateway. This page goes on by itself when the gateway answers again. ", ...(start ? ["If it is down, start it again: ", command(start.replace("{group}", "gateway"))] : [])];
 
 /** An answer that is a problem, as a sentence. */
 export const quoted = ({ status, message }) => (status ? `The gateway answered: “${message}”` : "The gateway cannot be reached.");
@@ -79,14 +82,10 @@ export async function ask(path, options = {}) {
   throw Object.assign(new Error(body.detail ?? `status ${response.status}`), body, { status: response.status });
 }
 
-/** What the gateway says about itself: the kinds of flows, and where Jaeger is. */
+/** What the gateway says about itself: the kinds of flows, where Jaeger is, and what starts what is down. */
 export async function settings() {
   const answer = await ask("/page/settings.json");
-  for (const link of document.querySelectorAll("[data-jaeger]")) {
-    if (!answer.jaeger) continue;
-    link.href = answer.jaeger;
-    link.hidden = false;
-  }
+  if (answer.jaeger) document.querySelectorAll("[data-jaeger]").forEach((it) => Object.assign(it, { href: answer.jaeger, hidden: false }));
   return answer;
 }
 
@@ -117,11 +116,11 @@ export function remember(id, known, add = false) {
   }
 }
 
-/** A state, as a badge shows it: its text and its class. */
-export function badge(state, result) {
+/** A state, as a badge shows it: its text and its class. `queued`: no process has taken the work. */
+export function badge(state, result, queued) {
   switch (state) {
     case "pending":
-      return ["running", "now"];
+      return queued ? ["waits for a process", ""] : ["running", "now"];
     case "resolved":
       return [result == null ? "done" : `done · ${result}`, "ok"];
     case "rejected":

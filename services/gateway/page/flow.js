@@ -1,6 +1,6 @@
 // The page of a flow: draws what the gateway tells about it, while it happens.
 
-import { ask, badge, command, find, h, patience, quoted, reach, remember, seconds, settings, update } from "./common.js";
+import { alone, ask, badge, command, find, h, patience, quoted, reach, remember, seconds, settings, update } from "./common.js";
 
 const id = decodeURIComponent(location.pathname.split("/")[2] ?? "");
 const path = `/flows/${encodeURIComponent(id)}`;
@@ -26,8 +26,8 @@ const colour = (who) => {
 /** Until when something is known, on the clock of this page; and what hides the rest, if this page found that out. */
 let known = 0;
 let cut = null;
-/** What starts the server again. */
-let serverStart = null;
+/** What the gateway says about itself. */
+let about = {};
 
 const SERVER = "the gateway cannot reach the Resonate Server";
 const GATEWAY = "this page cannot reach the gateway";
@@ -131,7 +131,7 @@ function tick() {
     find("axis").replaceChildren(h("span", { class: "hidden" }, "Time"), ...names, ...above);
   }
   update(find("holders"), happening());
-  const [text, tone] = hidden() ? [`was ${badge(flow.state)[0]}`, ""] : badge(flow.state);
+  const [text, tone] = hidden() ? [`was ${badge(flow.state)[0]}`, ""] : badge(flow.state, null, idle());
   const state = find("state");
   state.className = `badge ${tone}`;
   state.textContent = `${text} · ${seconds(flow.ended ?? now())}`;
@@ -168,11 +168,13 @@ function dead(group) {
 /** No process has the work since then. */
 function stuck(name, group, since, before) {
   const waited = now() - since;
-  if (waited < LATE) return [h("p", {}, before, ` A living process of group ${group} may take `, strong(name), " now."), ...dead(group)];
+  const gone = dead(group);
+  if (waited < LATE) return [h("p", {}, before, ` A living process of group ${group} may take `, strong(name), " now."), ...gone];
+  const start = gone.length ? null : about.group_start?.replace("{group}", group);
   return [
     h("p", { class: "alarm" }, `No process of group ${group} has taken `, strong(name), ` yet. It has waited for ${seconds(waited)}.`),
-    h("p", {}, `This page cannot see which processes are alive. If none of group ${group} is, start one: the work waits, and nothing is lost.`),
-    ...dead(group),
+    h("p", {}, `This page cannot see which processes are alive. If none of group ${group} is, start one: the work waits, and nothing is lost.`, start && command(start)),
+    ...gone,
   ];
 }
 
@@ -182,7 +184,7 @@ function holder(it) {
   const work = strong(name);
   if (died == null) {
     const button = crash ? h("button", { class: "danger", disabled: pressed.get(crash) === "", "data-crash": crash }, "Crash it") : null;
-    const kept = lease ? `It renews its lease of ${lease / 1000} s as long as it lives. If it dies, the lease runs out, and a living process of group ${group} takes over. If none is alive, the work waits for one.` : "";
+    const kept = lease ? `${instance} renews its lease of ${lease / 1000} s as long as it lives. If it dies, the lease runs out, and a living process of group ${group} takes over. If none is alive, the work waits for one.` : "";
     const typed = kill ? h("p", {}, crash ? "or in a terminal: " : "Crash it in a terminal: ", command(kill)) : null;
     const late = kill ? `After the command, this page sees the death only when the lease has run out${crash ? "; after the button, at once" : ""}. ` : "";
     const more = [step, `run ${version}`].filter(Boolean).join(" · ");
@@ -215,7 +217,7 @@ async function press(route) {
 /** What hides the present, and what to do about it. */
 function blind({ what }) {
   const ago = Date.now() - known;
-  const goes = what === SERVER ? patience(serverStart) : ["A flow goes on without the gateway. This page goes on by itself when the gateway answers again."];
+  const goes = what === SERVER ? patience(about.server_start) : alone(about.group_start);
   return [
     h("p", { class: "alarm" }, `Not known: ${what}.`),
     h("p", {}, "What this page shows is old: of ", strong(new Date(known).toLocaleTimeString()), `, ${seconds(ago)} ago.`),
@@ -223,14 +225,19 @@ function blind({ what }) {
   ];
 }
 
+/** Who works, or died at work: for a moment, the server still names a process whose function waits already. */
+const holders = () => flow.holders.filter((it) => it.died != null || flow.rows.find((row) => row.group && row.name === it.function)?.segments.at(-1)?.kind !== "wait");
+/** The functions that no process has taken. */
+const queued = () => flow.rows.filter((it) => it.group && it.segments.at(-1)?.kind === "queue");
+const idle = () => holders().every((it) => it.died != null) && holders().length + queued().length > 0;
+
 /** Who runs the flow now, or why nobody does. */
 function happening() {
   if (hidden()) return blind(hidden());
-  if (flow.holders.length) return flow.holders.map(holder);
+  if (holders().length) return holders().map(holder);
   const timer = flow.rows.find((it) => it.kind === "timer" && it.due != null);
   if (timer) return [h("p", {}, "Nobody: the flow sleeps until ", strong(seconds(timer.due)), ". Processes may stop and start meanwhile.")];
-  const queued = flow.rows.filter((it) => it.group && it.segments.at(-1)?.kind === "queue");
-  if (queued.length) return queued.map((it) => h("div", { class: "holder" }, ...stuck(it.name, it.group, it.segments.at(-1).from, "Nobody runs it yet.")));
+  if (queued().length) return queued().map((it) => h("div", { class: "holder" }, ...stuck(it.name, it.group, it.segments.at(-1).from, "Nobody runs it yet.")));
   return [h("p", { class: "quiet" }, "Nobody right now.")];
 }
 
@@ -243,19 +250,24 @@ function draw() {
   const legend = [...colours.keys()].map((who) => [`run ${colour(who)}`, KINDS.run(who)]);
   if (!flow.complete) legend.push(["line now", hidden() ? "the last moment that is known" : "now"]);
   for (const kind of ["retry", "wait", "sleep", "lost", "silent", "queue", "unknown", "away"]) if (kinds.has(kind)) legend.push([kind, KINDS[kind]()]);
-  const words = [];
   for (const [kind, text] of [["death", "a process died, or its last sign of life"], ["stop", "a process was stopped"], ["takeover", "another run of the function takes over"]]) if (flow.marks.some((it) => it.kind === kind)) legend.push([`line ${kind}`, text]);
-  if (flow.rows.some((it) => it.kind !== "call" && it.note === "✓ stored")) words.push(["✓ stored", ": it never runs again"]);
-  if (flow.rows.some((it) => it.tone === "again")) words.push(["✓ ran again", ": it was interrupted, and then run from its start"]);
-  words.push(["empty row", ": it is not called yet, or over"]);
-  update(find("legend"), [...legend.map(([kind, text]) => h("li", {}, h("span", { class: `swatch ${kind}`, "aria-hidden": true }), text)), ...words.map(([word, text]) => h("li", {}, h("b", {}, word), text))]);
+  const words = [
+    ["✓ stored", "it never runs again", (it) => it.kind !== "call" && it.note === "✓ stored"],
+    ["✓ ran again", "it was interrupted, and then run from its start", (it) => it.tone === "again"],
+    ["⇢", "the function above started it, and does not wait for it", (it) => it.kind === "detached"],
+    ["unreliable", "the step that fails as often as the option “fail” says", (it) => it.name === "unreliable"],
+    ["empty row", "it is not called yet, does not run, or is over", () => !hidden()],
+  ].filter(([, , is]) => flow.rows.some(is));
+  update(find("legend"), [...legend.map(([kind, text]) => h("li", {}, h("span", { class: `swatch ${kind}`, "aria-hidden": true }), text)), ...words.map(([word, text]) => h("li", {}, h("b", {}, word), `: ${text}`))]);
   update(find("story"), flow.story.map(({ at, tone, text }) => h("li", { class: tone }, h("span", { class: "number" }, moment(at)), h("span", {}, text))));
   find("now").hidden = flow.ended != null && flow.holders.length === 0;
   // What waits for one of them says so itself.
-  const groups = flow.holders.filter((it) => it.died == null).map((it) => it.group);
+  const groups = holders().filter((it) => it.died == null).map((it) => it.group);
   const back = [...new Set(flow.gone.map((it) => it.group))].filter((it) => find("now").hidden || groups.includes(it)).flatMap(dead);
   find("back").hidden = back.length === 0;
   update(find("back").querySelector("div"), back);
+  const seen = flow.complete ? "This flow has ended, so this page cannot see whether the process is back. Do this if you have not done so yet; with Docker, docker ps lists what runs." : "This page sees that a process is back only when it runs something in this flow.";
+  find("back").querySelector(".hint").textContent = seen;
   const result = find("result");
   result.hidden = flow.ended == null;
   result.className = `card ${badge(flow.state)[1]}`;
@@ -263,12 +275,12 @@ function draw() {
   result.querySelector("p").textContent = flow.error ?? answer;
   find("trace").hidden = !flow.trace_url;
   if (flow.trace_url) find("trace").href = flow.trace_url;
-  find("cancel").hidden = flow.ended != null;
+  find("cancel").hidden = flow.ended != null || hidden() != null;
   document.title = `${id}: ${hidden() ? "not known" : badge(flow.state, flow.result)[0]}`;
   find("columns").hidden = false;
   problem();
-  const held = flow.holders.filter((it) => it.died == null).map((it) => it.instance).join(", ");
-  if (!hidden()) remember(id, { flow: flow.flow, state: flow.state, result: flow.result, held, takeovers: flow.takeovers, ms: flow.ended ?? now() });
+  const held = holders().filter((it) => it.died == null).map((it) => it.instance).join(", ");
+  if (!hidden()) remember(id, { flow: flow.flow, state: flow.state, result: flow.result, held, queued: idle(), takeovers: flow.takeovers, ms: flow.ended ?? now() });
   tick();
 }
 
@@ -278,7 +290,7 @@ let refusal = "";
 function problem() {
   const it = flow && hidden();
   const why = it ? `${it.what[0].toUpperCase()}${it.what.slice(1)}${it.reason ? `: “${it.reason}”` : ""}. What this page shows is old.` : "";
-  const text = why || refusal;
+  const text = [why, refusal].filter(Boolean).join(" ");
   find("problem").hidden = !text;
   if (find("problem").textContent !== text) find("problem").textContent = text;
 }
@@ -304,8 +316,9 @@ function listen() {
   source = new EventSource(`${path}/events${last ? `?last-event-id=${last}` : ""}`);
   heard = Date.now();
   source.onopen = () => {
+    if (cut) refusal = "";
     cut = null;
-    reach(true, !flow?.trouble);
+    reach(true, flow ? !flow.trouble : null);
     if (flow) draw();
   };
   source.addEventListener("ping", () => {
@@ -319,7 +332,7 @@ function listen() {
     const first = flow === null;
     const { now: theirs, state } = JSON.parse(event.data);
     ahead = theirs - heard;
-    if (first || flow.trouble || state.trouble) refusal = "";
+    if (first || (flow.trouble && !state.trouble)) refusal = "";
     flow = state;
     known = flow.trouble ? flow.trouble.as_of - ahead : heard;
     reach(true, !flow.trouble);
@@ -350,7 +363,7 @@ async function lost() {
     if (error.status === 404) return unknown(error);
     cut = { what: error.status ? (error.status === 503 ? SERVER : "the gateway refuses what this page asks") : GATEWAY, reason: error.status && error.message };
     reach(Boolean(error.status), error.status === 503 ? false : undefined);
-    refusal = flow || !error.status ? "" : quoted(error);
+    if (!flow) refusal = error.status ? quoted(error) : "";
   }
   if (flow) draw();
   else problem();
@@ -359,7 +372,7 @@ async function lost() {
 
 /** There is no such flow, or the server has lost it. */
 function unknown(error) {
-  find("about").textContent = flow ? "The server does not know this flow any more." : "There is no such flow.";
+  find("about").replaceChildren(flow ? "The server does not know this flow any more. " : "There is no such flow. ", h("a", { href: "/" }, "Start one on the start page"));
   flow = null;
   refusal = quoted(error);
   problem();
@@ -382,11 +395,13 @@ document.title = id;
 find("json").href = `${path}.json`;
 find("json").hidden = false;
 find("holders").addEventListener("click", ({ target }) => target.dataset.crash && press(target.dataset.crash));
-find("cancel").addEventListener("click", async () => {
-  refusal = await ask(path, { method: "DELETE" }).then(() => "", quoted);
+find("cancel").addEventListener("click", async ({ target }) => {
+  target.disabled = true;
+  refusal = await ask(path, { method: "DELETE" }).then(() => "", (it) => `Not canceled: ${quoted(it)}`);
+  target.disabled = false;
   problem();
 });
-settings().then((it) => (serverStart = it.server_start), () => {});
+settings().then((it) => (about = it), () => {});
 document.addEventListener("visibilitychange", look);
 addEventListener("resize", tick);
 const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;

@@ -1,14 +1,15 @@
 // The start page: a form for each kind of flow, and the flows that this browser started.
 
-import { ask, badge, find, flows, h, patience, quoted, reach, remember, seconds, settings, svg, update } from "./common.js";
+import { alone, ask, badge, find, flows, h, patience, quoted, reach, remember, seconds, settings, svg, update } from "./common.js";
 
 const REFRESH = 2000;
 /** How many flows are asked for at the same time. */
 const FEW = 5;
 
-/** Whether what is shown of flows that run is old; and what starts the server again. */
-let old = false;
-let serverStart = null;
+/** The flows that the gateway has told about, since the server could be reached. */
+const told = new Set();
+/** What the gateway says about itself. */
+let about = {};
 
 /** A drawing of who calls whom. */
 function drawing(flow) {
@@ -73,12 +74,13 @@ function card(flow) {
     "form",
     { novalidate: true },
     field(flow, "work", `Work of ${by("works")}`, "In stored steps of 1 s: your time to crash it.", { list: "durations", placeholder: "none", value: "10s" }),
-    field(flow, "sleep", `Sleep of ${by("sleeps")}`, "Waits on a durable timer, without a process.", { list: "durations", placeholder: "none" }),
+    field(flow, "sleep", `Sleep of ${by("sleeps")}`, "A timer on the server: no process waits.", { list: "durations", placeholder: "none" }),
     field(flow, "fail", `Failures of ${by("fails")}`, "Attempts that fail first; with 5 the flow fails.", { inputmode: "numeric", placeholder: "0" }),
-    field(flow, "id", "Id of the flow", "Used again, it shows the same flow.", { value: newId(flow) }),
+    field(flow, "id", "Id of the flow", "Used again with the same options: the same flow.", { value: newId(flow) }),
     start,
     error,
   );
+  form.addEventListener("input", () => (error.textContent = ""));
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     start.disabled = true;
@@ -121,9 +123,9 @@ function list() {
   const all = flows();
   find("none").hidden = all.length > 0;
   find("flows").hidden = all.length === 0;
-  const rows = all.map(({ id, flow, state, result, error, held, takeovers, ms }) => {
-    const hidden = old && state === "pending";
-    const [text, tone] = hidden ? ["not known", ""] : badge(state, result);
+  const rows = all.map(({ id, flow, state, result, error, held, queued, takeovers, ms }) => {
+    const hidden = state === "pending" && !told.has(id);
+    const [text, tone] = hidden ? ["not known", ""] : badge(state, result, queued);
     const more = { rejected: error && ` “${error}”`, unknown: " The server does not know it any more." }[state];
     return h(
       "tr",
@@ -132,7 +134,7 @@ function list() {
       h("td", {}, flow ?? ""),
       h("td", {}, h("span", { class: `badge ${tone}` }, text), takeovers ? h("span", { class: "badge" }, `↻ ${takeovers} takeover${takeovers > 1 ? "s" : ""}`) : null, more ?? ""),
       h("td", {}, (!hidden && held) || ""),
-      h("td", { class: "number" }, ms == null ? "" : seconds(ms)),
+      h("td", { class: "number" }, hidden || ms == null ? "" : seconds(ms)),
     );
   });
   update(find("flows").tBodies[0], rows);
@@ -142,18 +144,23 @@ function list() {
 async function refresh() {
   const { reachable, wrong } = await ask("/page/server.json").catch((problem) => ({ wrong: problem }));
   reach(!wrong || Boolean(wrong.status), reachable);
-  old = !reachable;
-  const what = wrong ? [`${quoted(wrong)} What this page shows is old.`] : ["The gateway cannot reach the Resonate Server: it starts no flow now, and what this page shows is old. ", ...patience(serverStart)];
-  update(find("old"), old ? [h("p", { class: "problem" }, ...what)] : []);
+  const trouble = wrong ? `${quoted(wrong)} What this page shows is old. ` : "The gateway cannot reach the Resonate Server: it starts no flow now, and what this page shows is old. ";
+  const advice = !wrong ? patience(about.server_start) : wrong.status ? [] : alone(about.group_start);
+  // What a form said about it is over.
+  if (reachable && find("old").hasChildNodes()) document.querySelectorAll(".kind [role=alert]").forEach((it) => it.replaceChildren());
+  update(find("old"), reachable ? [] : [h("p", { class: "problem" }, trouble, ...advice)]);
+  if (!reachable) told.clear();
   list();
-  if (old) return;
+  if (!reachable) return;
   const running = flows().filter(({ state }) => state === "pending" || state === undefined);
   const asked = running.slice(0, FEW).map(async ({ id }) => {
     try {
       const flow = await ask(`/flows/${encodeURIComponent(id)}`);
-      const held = flow.invocations.map((it) => it.instance).filter(Boolean);
-      const end = flow.settled_at ?? Date.now();
-      remember(id, { flow: flow.flow, state: flow.state, result: flow.result, error: flow.error, held: held.join(", "), ms: end - flow.created_at });
+      const held = flow.invocations.map((it) => it.instance).filter(Boolean).join(", ");
+      const queued = !held && flow.invocations.some((it) => it.queued);
+      const ms = (flow.settled_at ?? Date.now()) - flow.created_at;
+      remember(id, { flow: flow.flow, state: flow.state, result: flow.result, error: flow.error, held, queued, ms });
+      told.add(id);
     } catch (problem) {
       if (problem.status === 404) remember(id, { state: "unknown" });
     }
@@ -164,10 +171,10 @@ async function refresh() {
 
 /** How many flows this gateway has started lately, and when there were takeovers. */
 async function load() {
-  const { slot_seconds: length, slots } = await ask("/stats");
+  const { slot_seconds: length, slots, since } = await ask("/stats");
   const sum = (name, of = slots) => of.reduce((total, slot) => total + slot[name], 0);
   const section = find("load");
-  section.hidden = sum("started") === 0;
+  section.hidden = sum("started") === 0 && flows().length === 0;
   if (section.hidden) return;
   const rates = slots.map(({ started }) => started / length);
   const most = Math.max(...rates, 0.1);
@@ -178,7 +185,8 @@ async function load() {
   // The last slot is not over yet.
   const now = sum("started", slots.slice(-4, -1)) / 3 / length;
   const rate = now > 0 ? `; ${now.toFixed(1)} a second now, ${most.toFixed(1)} at most` : "";
-  section.querySelector("p").textContent = `Flows started: ${sum("started")}${rate}. Failed: ${sum("failed")}. Takeovers, drawn as red lines: ${sum("takeovers")}.`;
+  const from = since ? ` since the gateway started at ${new Date(since).toLocaleTimeString([], { timeStyle: "short" })}` : "";
+  section.querySelector("p").textContent = `Flows started${from}: ${sum("started")}${rate}. Failed, timed out or canceled: ${sum("failed")}. Takeovers, drawn as dashed lines: ${sum("takeovers")}.`;
   section.querySelector("svg")?.remove();
   section.append(chart);
 }
@@ -186,10 +194,9 @@ async function load() {
 async function start() {
   list();
   try {
-    const { flows: kinds, server_start: command } = await settings();
-    serverStart = command;
+    about = await settings();
     const durations = ["1s", "6s", "10s", "1m"].map((value) => h("option", { value }));
-    find("kinds").append(...kinds.map(card), h("datalist", { id: "durations" }, ...durations));
+    find("kinds").append(...about.flows.map(card), h("datalist", { id: "durations" }, ...durations));
     reach(true);
   } catch {
     reach(false);

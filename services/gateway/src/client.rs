@@ -147,14 +147,6 @@ impl Client {
         }
     }
 
-    /// The instance that holds the task `id` now, if one does.
-    ///
-    /// # Errors
-    /// The server is unreachable or refuses.
-    pub async fn holder(&self, id: &str) -> Result<Option<Holder>, Error> {
-        Ok(self.run(id).await?.map(|run| run.holder))
-    }
-
     /// The run of the task `id` now, if a process holds it.
     ///
     /// # Errors
@@ -294,11 +286,11 @@ mod tests {
     async fn what_is_not_there_is_none_and_other_refusals_are_errors() {
         let missing = client(|_, _| Reply::Answer(404, json!("not found")));
         assert!(missing.get("x").await.unwrap().is_none());
-        assert!(missing.holder("x").await.unwrap().is_none());
+        assert!(missing.run("x").await.unwrap().is_none());
         let refusing = client(|_, _| Reply::Answer(400, json!("no")));
         let error = refusing.get("x").await.unwrap_err().to_string();
         assert_eq!(error, "the Resonate Server refused promise.get with status 400: no");
-        let error = client(|_, _| Reply::Lost).holder("x").await.unwrap_err();
+        let error = client(|_, _| Reply::Lost).run("x").await.unwrap_err();
         assert!(matches!(error, Error::NoAnswer(_)), "{error}");
     }
 
@@ -309,7 +301,7 @@ mod tests {
         {
             let task = json!({"id": "x", "state": state, "version": 1, "pid": "service-b#1"});
             let client = client(move |_, _| Reply::Answer(200, json!({"task": task})));
-            let found = client.holder("x").await.unwrap().map(|holder| holder.instance);
+            let found = client.run("x").await.unwrap().map(|run| run.holder.instance);
             assert_eq!(found.as_deref(), holder, "{state}");
         }
     }

@@ -8,9 +8,10 @@ use axum::{
 };
 use flows::{Answer, Flow, Options};
 use futures_util::future::{try_join, try_join_all};
+use node::server::Holder;
 use serde::Serialize;
 use serde_json::Value;
-use wire::{Promise, PromiseState};
+use wire::{Promise, PromiseState, Task, TaskState};
 
 use crate::{
     app::App,
@@ -60,6 +61,9 @@ struct InspectedInvocation {
     /// Null: it has not been called yet.
     #[cfg_attr(test, schema(schema_with = crate::openapi::state_or_null))]
     state: Option<PromiseState>,
+    /// It waits for a process to take it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    queued: bool,
     /// The process that holds it now.
     #[serde(flatten)]
     #[cfg_attr(test, schema(value_type = crate::openapi::PerhapsHeld))]
@@ -103,7 +107,7 @@ pub async fn look(app: &App, id: &str) -> Result<Inspection, Problem> {
     let (first, flow, options) = first(client, id).await?;
     let invocations = flow.invocations(id, &options);
     let found = try_join_all(
-        invocations.iter().map(|call| try_join(client.get(&call.id), client.holder(&call.id))),
+        invocations.iter().map(|call| try_join(client.get(&call.id), client.task(&call.id, taken))),
     )
     .await?;
 
@@ -119,11 +123,15 @@ pub async fn look(app: &App, id: &str) -> Result<Inspection, Problem> {
     let settled_at = settled_at.filter(|_| state != PromiseState::Pending);
     let trace = TraceLink::of(&first, app.settings.jaeger_url.as_deref());
     let invocations = invocations.into_iter().zip(found);
-    let invocations = invocations.map(|(call, (promise, holder))| InspectedInvocation {
-        held: holder.map(|holder| Held::new(&app.settings, call.function.group, holder)),
-        function: call.function.name,
-        id: call.id,
-        state: promise.map(|promise| promise.state),
+    let invocations = invocations.map(|(call, (promise, task))| {
+        let (queued, holder) = task.unwrap_or_default();
+        InspectedInvocation {
+            queued,
+            held: holder.map(|holder| Held::new(&app.settings, call.function.group, holder)),
+            function: call.function.name,
+            id: call.id,
+            state: promise.map(|promise| promise.state),
+        }
     });
     let invocations = invocations.collect();
     let id = id.to_owned();
@@ -138,6 +146,12 @@ pub async fn look(app: &App, id: &str) -> Result<Inspection, Problem> {
         trace,
         invocations,
     })
+}
+
+/// Whether a task waits for a process, and the process that holds it.
+fn taken(task: &Task) -> (bool, Option<Holder>) {
+    let holder = task.pid.as_deref().filter(|_| task.state == TaskState::Acquired);
+    (task.state == TaskState::Pending, holder.map(Holder::of))
 }
 
 /// The promise whose state is the flow's, once the flow that starts with `first` has ended.

@@ -24,6 +24,7 @@
 //! | `conflict` | the 422 for an id that belongs to something else |
 //! | `client` | the requests to the Resonate Server |
 //! | `waiters` | who waits for which promise |
+//! | `follow` | how a flow ends that no request waits for |
 //! | `measured` | the metrics of requests |
 //! | `stats` | `GET /stats`: how many flows there were in the last minutes |
 //! | `problem` | errors as HTTP clients see them |
@@ -36,6 +37,7 @@ mod client;
 mod conflict;
 mod crash;
 mod events;
+mod follow;
 mod held;
 mod hosts;
 mod inspect;

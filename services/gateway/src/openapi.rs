@@ -252,7 +252,7 @@ impl Generator {
 
     fn others(&mut self) {
         let recent = self.json::<Recent>("What this gateway has counted.");
-        let stats = operation("stats", "How many flows were started and answered lately");
+        let stats = operation("stats", "How many flows were started and have ended lately");
         let stats = self.problems(stats.response("200", recent), &[]);
         self.add(HttpMethod::Get, "/stats", stats);
         let plain = |description: &str| {

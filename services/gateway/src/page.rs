@@ -152,10 +152,13 @@ static TABLE: LazyLock<Value> = LazyLock::new(|| {
     flows.collect()
 });
 
-/// `GET /page/settings.json`: the flows, where Jaeger is, and how to start the Resonate Server.
+/// `GET /page/settings.json`: the flows, where Jaeger is, and how to start what may be down.
 async fn settings(State(app): State<App>) -> Json<Value> {
-    let Settings { jaeger_url, server_start_command, .. } = &*app.settings;
-    Json(json!({"flows": *TABLE, "jaeger": jaeger_url, "server_start": server_start_command}))
+    let Settings { jaeger_url, server_start_command, group_start_command, .. } = &*app.settings;
+    Json(json!({
+        "flows": *TABLE, "jaeger": jaeger_url,
+        "server_start": server_start_command, "group_start": group_start_command,
+    }))
 }
 
 /// `GET /page/server.json`: whether the gateway reaches the Resonate Server now. An open message stream

@@ -23,6 +23,7 @@ use crate::{
     cancel,
     client::{self, Created},
     conflict, crash, events,
+    follow::follow,
     hosts::{self, Hosts},
     inspect, limit, measured, origin, page,
     problem::Problem,
@@ -117,12 +118,16 @@ async fn start(
     let trace = TraceLink::of(&promise, app.settings.jaeger_url.as_deref());
     let ids = Ids { id: id.clone(), trace, reconnected };
     // A browser's page shows how the flow goes on, so it does not wait for the result.
-    let wait = if request::responds_async(headers) { Duration::ZERO } else { app.settings.wait };
+    let at_once = request::responds_async(headers);
+    let wait = if at_once { Duration::ZERO } else { app.settings.wait };
     let promise = match flow.answer {
         Answer::Result(_) => match settled(&app, promise, wait).await {
             Wait::Settled(promise) => promise,
             Wait::Forgotten => return Err(Problem::Forgotten(id)),
-            Wait::Over => {
+            Wait::Over(promise) => {
+                if !reconnected {
+                    follow(&app, flow, promise, options, since);
+                }
                 let location = [(LOCATION, format!("/flows/{id}"))];
                 let body = Json(Pending { state: PromiseState::Pending, ids });
                 return Ok((StatusCode::ACCEPTED, location, body).into_response());
@@ -133,6 +138,10 @@ async fn start(
                 true => inspect::outcome_of(&app.client, flow, &promise, &options).await?,
                 false => None,
             };
+            // To follow each of them would cost more requests than many a flow itself.
+            if !reconnected && at_once {
+                follow(&app, flow, promise, options, since);
+            }
             match outcome {
                 Some(promise) if promise.state != PromiseState::Resolved => promise,
                 ended => {
@@ -144,8 +153,7 @@ async fn start(
     };
     if !reconnected {
         // Each flow is counted once, however many requests wait for it.
-        let resolved = promise.state == PromiseState::Resolved;
-        app.stats.count(if resolved { Event::Succeeded } else { Event::Failed });
+        app.stats.count(Event::end(promise.state));
         app.look_back.ended(&promise, &options, since.elapsed());
     }
     match promise.state {
@@ -164,8 +172,8 @@ enum Wait {
     Settled(Promise<'static>),
     /// The server does not know it any more.
     Forgotten,
-    /// The request may not wait any longer, or the gateway stops.
-    Over,
+    /// The request may not wait any longer, or the gateway stops: the promise as it was.
+    Over(Promise<'static>),
 }
 
 /// Waits for a promise to be settled, as long as a request may wait.
@@ -176,9 +184,10 @@ async fn settled(app: &App, promise: Promise<'static>, wait: Duration) -> Wait {
     let mut stopping = app.stopping.clone();
     tokio::select! {
         promise = app.waiters.settlement(&promise.id) => {
-            promise.map_or(Wait::Forgotten, Wait::Settled)
+            return promise.map_or(Wait::Forgotten, Wait::Settled);
         }
-        () = tokio::time::sleep(wait) => Wait::Over,
-        _ = stopping.wait_for(|stopping| *stopping) => Wait::Over,
+        () = tokio::time::sleep(wait) => {}
+        _ = stopping.wait_for(|stopping| *stopping) => {}
     }
+    Wait::Over(promise)
 }

@@ -98,6 +98,10 @@ pub struct Settings {
     /// What to type to start it again after that [default: it is not shown]
     #[arg(long, env = "GATEWAY_START_COMMAND", value_name = "COMMAND")]
     pub start_command: Option<String>,
+    /// What to type to start the first process of a group, or the gateway itself, for the page; {group} is
+    /// replaced, by gateway for the gateway [default: it is not shown]
+    #[arg(long, env = "GATEWAY_GROUP_START_COMMAND", value_name = "COMMAND")]
+    pub group_start_command: Option<String>,
     /// What to type to start the Resonate Server again, for the page; name it only if the server keeps its
     /// flows on disk [default: it is not shown]
     #[arg(long, env = "GATEWAY_SERVER_START_COMMAND", value_name = "COMMAND")]

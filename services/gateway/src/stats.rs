@@ -1,6 +1,5 @@
-//! `GET /stats`: how many flows this gateway has started and answered in each slot of the last minutes,
-//! and the takeovers that it knows of. A flow costs one addition when it starts and one when it is
-//! answered.
+//! `GET /stats`: how many flows this gateway has started and seen end in each slot of the last minutes,
+//! and the takeovers that it knows of. A flow costs one addition when it starts and one when it ends.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -15,6 +14,7 @@ use axum::{
 };
 use serde::Serialize;
 use tokio::time::Instant;
+use wire::PromiseState;
 
 use crate::timeline::own_clock;
 
@@ -33,10 +33,20 @@ pub struct Stats(Arc<Mutex<Ring>>);
 pub enum Event {
     /// A flow was created.
     Started,
-    /// The request that created a flow was answered with its result.
+    /// A flow has ended with its result.
     Succeeded,
-    /// The request that created a flow was answered with its error.
+    /// A flow has ended in another way: with an error, timed out, or canceled.
     Failed,
+}
+
+impl Event {
+    /// That a flow has ended in this state.
+    pub fn end(state: PromiseState) -> Self {
+        match state {
+            PromiseState::Resolved => Self::Succeeded,
+            _ => Self::Failed,
+        }
+    }
 }
 
 /// A run that went on after another one had lost its lease.
@@ -54,14 +64,18 @@ pub struct Takeover {
 struct Slot {
     /// Flows that were created.
     started: u64,
-    /// Answers with the result of a flow.
+    /// Flows that ended with their result.
     succeeded: u64,
-    /// Answers with the error of a flow.
+    /// Flows that ended with an error, timed out, or were canceled.
     failed: u64,
     takeovers: u64,
 }
 
 struct Ring {
+    /// When the first slot began.
+    since: Instant,
+    /// The same in Unix milliseconds.
+    since_unix: i64,
     /// The end of the last slot.
     end: Instant,
     /// The takeovers that are counted in the slots, and when they were: whoever looks at a flow finds all
@@ -80,13 +94,17 @@ pub(crate) struct Recent {
     /// The oldest one first; the last one is not over yet.
     #[cfg_attr(test, schema(value_type = Vec<Slot>))]
     slots: VecDeque<Slot>,
+    /// When this gateway started, in Unix milliseconds, if that is less than all slots ago.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    since: Option<i64>,
 }
 
 impl Default for Stats {
     fn default() -> Self {
         let slots = VecDeque::from([Slot::default(); SLOTS]);
-        let (end, takeovers) = (Instant::now() + SLOT, HashMap::new());
-        Self(Arc::new(Mutex::new(Ring { end, takeovers, slots })))
+        let (since, since_unix) = (Instant::now(), own_clock());
+        let (end, takeovers) = (since + SLOT, HashMap::new());
+        Self(Arc::new(Mutex::new(Ring { since, since_unix, end, takeovers, slots })))
     }
 }
 
@@ -133,9 +151,18 @@ impl Stats {
 
     /// Handles `GET /stats`.
     pub fn answer(&self) -> Response {
-        let recent =
-            Recent { slot_seconds: SLOT.as_secs(), slots: self.with(|ring| ring.slots.clone()) };
-        ([(CACHE_CONTROL, "no-store")], Json(recent)).into_response()
+        ([(CACHE_CONTROL, "no-store")], Json(self.recent())).into_response()
+    }
+
+    fn recent(&self) -> Recent {
+        self.with(|ring| {
+            let is_new = ring.since.elapsed() < SLOT * SLOTS as u32;
+            Recent {
+                slot_seconds: SLOT.as_secs(),
+                since: is_new.then_some(ring.since_unix),
+                slots: ring.slots.clone(),
+            }
+        })
     }
 
     /// Calls `use_it` with the slots until now.
@@ -214,12 +241,26 @@ mod tests {
         assert_eq!(stats.with(|ring| ring.takeovers.len()), 1, "nothing is kept for ever");
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_gateway_that_has_not_run_for_all_slots_says_since_when_it_has() {
+        let (before, stats) = (own_clock(), Stats::default());
+        assert!(stats.recent().since >= Some(before));
+        tokio::time::advance(SLOT * SLOTS as u32 - Duration::from_millis(1)).await;
+        assert!(stats.recent().since >= Some(before));
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert_eq!(stats.recent().since, None);
+    }
+
     #[test]
     fn each_event_has_its_counter() {
         let stats = Stats::default();
         stats.count(Event::Started);
-        (0..2).for_each(|_| stats.count(Event::Succeeded));
-        (0..3).for_each(|_| stats.count(Event::Failed));
+        (0..2).for_each(|_| stats.count(Event::end(PromiseState::Resolved)));
+        for state in
+            [PromiseState::Rejected, PromiseState::RejectedTimedout, PromiseState::RejectedCanceled]
+        {
+            stats.count(Event::end(state));
+        }
         let slot = stats.with(|ring| ring.slots.back().copied());
         assert_eq!(slot, Some(Slot { started: 1, succeeded: 2, failed: 3, takeovers: 0 }));
     }

@@ -97,15 +97,61 @@ async fn one_address_is_a_page_for_a_browser_and_json_for_others() {
 }
 
 #[tokio::test]
-async fn the_pages_know_the_table_of_flows() {
-    let gateway = gateway().await;
-    let settings = text(send(&gateway, Request::get("/page/settings.json")).await).await;
-    let settings: Value = serde_json::from_str(&settings).unwrap();
+async fn the_pages_know_the_table_of_flows_and_the_commands_that_start_what_is_down() {
+    let gateway = gateway_with(&["--group-start-command", "docker start x-{group}"]).await;
+    let settings = json(&gateway, "/page/settings.json").await;
     assert_eq!(settings["jaeger"], Value::Null);
+    assert_eq!(settings["group_start"], "docker start x-{group}");
     for (flow, shown) in flows::FLOWS.iter().zip(settings["flows"].as_array().unwrap()) {
         assert_eq!(shown["route"], flow.route());
         assert_eq!(shown["functions"].as_array().unwrap().len(), flow.functions.len());
     }
+}
+
+async fn json(gateway: &Gateway, path: &str) -> Value {
+    let text = text(send(gateway, Request::get(path)).await).await;
+    serde_json::from_str(&text).unwrap()
+}
+
+#[tokio::test]
+async fn the_end_of_a_flow_counts_that_no_request_waits_for() {
+    let gateway = gateway_with(&["--await", "1ms"]).await;
+    let sum = async |name: &str| {
+        let slots = json(&gateway, "/stats").await["slots"].take();
+        slots.as_array().unwrap().iter().map(|slot| slot[name].as_u64().unwrap()).sum::<u64>()
+    };
+    for (n, (flow, prefer)) in [
+        ("await-chain", "respond-async"),
+        ("detached-chain", "respond-async"),
+        ("fan-out-workflow", "return=minimal"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        for _ in 0..2 {
+            // The second request finds the flow, which counts once.
+            let request = Request::post(format!("/{flow}?id=x{n}")).header("prefer", prefer);
+            assert!(send(&gateway, request).await.status().is_success());
+        }
+        assert_eq!((sum("started").await, sum("failed").await), (n as u64 + 1, n as u64), "{flow}");
+        assert_eq!(send(&gateway, Request::delete(format!("/flows/x{n}"))).await.status(), 200);
+        let counted = async {
+            while sum("failed").await <= n as u64 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        timeout(Duration::from_secs(10), counted).await.expect("the end of the flow");
+    }
+    assert_eq!((sum("failed").await, sum("succeeded").await), (3, 0));
+    assert!(json(&gateway, "/stats").await["since"].as_i64().is_some(), "it has just started");
+}
+
+#[tokio::test]
+async fn a_call_that_no_process_has_taken_is_queued() {
+    let gateway = gateway().await;
+    start(&gateway, "x").await;
+    let calls = json(&gateway, "/flows/x").await["invocations"].take();
+    assert_eq!((&calls[0]["queued"], &calls[1]["queued"]), (&Value::Bool(true), &Value::Null));
 }
 
 /// The id and the data of the first event.
