@@ -23,7 +23,7 @@ RUN case "${TARGETARCH}" in amd64) cpu=x86_64 ;; arm64) cpu=aarch64 ;; \
 ENV CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc \
     CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_LINKER=x86_64-linux-gnu-gcc
 # Link-time optimization, LTO=thin, is done once for each executable, so the build takes longer. A flow then uses
-# a few percent less CPU.
+# less CPU.
 ARG LTO=off
 ENV CARGO_PROFILE_IMAGE_LTO=${LTO}
 # Packed relocations: each executable is half a megabyte smaller. They need glibc 2.36, that of Debian 12.

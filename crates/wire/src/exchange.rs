@@ -40,8 +40,8 @@ pub enum ExchangeError {
         /// Its length.
         bytes: usize,
     },
-    /// The server answers other requests, but not this one, for long.
-    #[error("the Resonate Server did not answer a request for three leases")]
+    /// It was repeated for long enough, and the server may answer other requests. It may have taken effect.
+    #[error("the Resonate Server does not answer this request")]
     Unanswered,
     /// A layer did not send it, for this reason.
     #[error("{0}")]

@@ -2,6 +2,11 @@
 
 use super::*;
 
+/// Those who watch the flows of this server.
+fn watchers(rig: &Rig) -> Watchers {
+    Watchers::new(Client::new(Arc::new(rig.server.clone())), Arc::new(settings()), Stats::default())
+}
+
 /// The states that a viewer gets until there is nothing new.
 async fn next(viewer: &mut Viewer) -> (String, Value) {
     match viewer.next().await {
@@ -23,11 +28,7 @@ async fn many_viewers_cost_the_server_what_one_does_and_none_cost_nothing() {
     for count in [1, 20] {
         let rig = Rig::new("await-chain", work(3));
         in_step_2(&rig);
-        let watchers = Watchers::new(
-            Client::new(Arc::new(rig.server.clone())),
-            Arc::new(settings()),
-            Stats::default(),
-        );
+        let watchers = watchers(&rig);
         let mut viewers: Vec<_> = (0..count).map(|_| watchers.watch("f").unwrap()).collect();
         let (id, _) = next(&mut viewers[0]).await;
         let before = rig.requests();
@@ -53,11 +54,7 @@ async fn many_viewers_cost_the_server_what_one_does_and_none_cost_nothing() {
 async fn those_who_look_hear_that_the_server_is_gone_and_that_it_is_back() {
     let rig = Rig::new("await-chain", work(3));
     in_step_2(&rig);
-    let watchers = Watchers::new(
-        Client::new(Arc::new(rig.server.clone())),
-        Arc::new(settings()),
-        Stats::default(),
-    );
+    let watchers = watchers(&rig);
     let mut viewer = watchers.watch("f").unwrap();
     let (_, before) = next(&mut viewer).await;
     assert_eq!(before["trouble"], Value::Null);
@@ -99,11 +96,7 @@ async fn those_who_look_hear_that_the_server_is_gone_and_that_it_is_back() {
 async fn those_who_look_hear_that_the_server_has_lost_the_flow() {
     let rig = Rig::new("await-chain", work(3));
     in_step_2(&rig);
-    let watchers = Watchers::new(
-        Client::new(Arc::new(rig.server.clone())),
-        Arc::new(settings()),
-        Stats::default(),
-    );
+    let watchers = watchers(&rig);
     let mut viewer = watchers.watch("f").unwrap();
     next(&mut viewer).await;
     *rig.world.lock().unwrap() = World::default();
@@ -116,11 +109,7 @@ async fn a_flow_with_a_takeover_is_remembered_for_longer() {
     for (interrupted, expected) in [(true, true), (false, false)] {
         let rig = Rig::new("await-chain", work(3));
         in_step_2(&rig);
-        let watchers = Watchers::new(
-            Client::new(Arc::new(rig.server.clone())),
-            Arc::new(settings()),
-            Stats::default(),
-        );
+        let watchers = watchers(&rig);
         let mut viewer = watchers.watch("f").unwrap();
         next(&mut viewer).await;
         if interrupted {
@@ -138,11 +127,7 @@ async fn a_flow_with_a_takeover_is_remembered_for_longer() {
 #[tokio::test(start_paused = true)]
 async fn an_unknown_flow_is_not_watched() {
     let rig = Rig::new("await-chain", Options::default());
-    let watchers = Watchers::new(
-        Client::new(Arc::new(rig.server.clone())),
-        Arc::new(settings()),
-        Stats::default(),
-    );
+    let watchers = watchers(&rig);
     let mut viewer = watchers.watch("nobody").unwrap();
     assert!(matches!(viewer.next().await, Some(Published::Unknown)));
     let before = rig.requests();
