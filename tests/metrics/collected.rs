@@ -42,6 +42,11 @@ async fn every_metric_is_as_documented(server: Server) -> Stopped {
     let sleep = format!("/await-chain?id={ID}-hang-up&sleep=1s");
     let hang_up = tokio::time::timeout(Duration::from_millis(300), http.post(&sleep)).await;
     assert!(hang_up.is_err(), "{hang_up:?}");
+    // Its caller, which may be the holder, waits in place for a moment.
+    until(&system.log, "the end of the flow that nobody waits for", async || {
+        system.resonate().settled(&format!("{ID}-hang-up")).await.then_some(())
+    })
+    .await;
     // The holder is frozen for longer than its lease, and finds itself fenced when it is woken.
     let frozen = async {
         let begun = |line: &Line| line.in_run("step started", &format!("{ID}-0.0"));
