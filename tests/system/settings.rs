@@ -82,7 +82,7 @@ async fn a_bad_setting_names_the_variable_its_value_and_what_is_allowed() {
         ("NODE_CONFIG_FILE", "/nowhere/node.toml", "expected a readable TOML file"),
         ("NODE_LOG_FORMAT", "xml", "expected human or json"),
         ("NODE_LOG", "node=loud", "expected a filter such as info,hyper=debug"),
-        ("NODE_SPANS", "shop=loud", "expected a filter such as info,sqlx=debug"),
+        ("NODE_SPANS", "shop=loud", "expected a filter such as info,hyper=debug"),
     ];
     let gateway = [
         ("GATEWAY_LISTEN", "5000", ADDRESS),

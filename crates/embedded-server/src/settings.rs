@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use settings::{LogFormat, address, duration, filter, integer};
+use tracing_subscriber::filter::Targets;
 
 use crate::{
     auth::{Auth, PublicKey},
@@ -65,7 +66,7 @@ pub struct Settings {
     /// info,hyper=debug
     #[arg(long, value_name = "FILTER", value_parser = filter)]
     #[arg(env = "EMBEDDED_SERVER_LOG", default_value = "info")]
-    pub log: String,
+    pub log: Targets,
 
     /// How log lines are written: human or json
     #[arg(long, value_name = "FORMAT")]

@@ -92,7 +92,7 @@ pub fn service_settings(command: clap::Command) -> clap::Command {
 /// A setting is invalid, a port is taken, or a process failed to start. Nothing is left running.
 pub fn run(options: Options, unknown: &[String]) -> Result<(), Error> {
     let Inherited { mut gateway, mut server } = Inherited::read()?;
-    logging::start(&gateway.node.log, None)?;
+    logging::start(&gateway.node.log, None);
     logging::report_unknown(unknown);
     gateway.listen.set_port(options.port.unwrap_or(gateway.listen.port()));
     server.listen.set_port(options.server_port.unwrap_or(server.listen.port()));

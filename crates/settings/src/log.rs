@@ -1,7 +1,7 @@
 //! What is logged, and how.
 
 use clap::ValueEnum;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
 
 /// How log lines are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -12,13 +12,10 @@ pub enum LogFormat {
     Json,
 }
 
-/// Checks which log lines are written: a level, or a filter of tracing-subscriber.
+/// A level, or a filter by target: info, or info,hyper=debug.
 ///
 /// # Errors
 /// What is expected.
-pub fn filter(text: &str) -> Result<String, String> {
-    match EnvFilter::try_new(text) {
-        Ok(_) => Ok(text.to_owned()),
-        Err(error) => Err(format!("expected a filter such as info,hyper=debug ({error})")),
-    }
+pub fn filter(text: &str) -> Result<Targets, String> {
+    text.parse().map_err(|error| format!("expected a filter such as info,hyper=debug ({error})"))
 }
