@@ -158,12 +158,12 @@ impl Metrics {
 
     /// An invocation was settled by this process, or has timed out while this process ran or awaited
     /// it.
-    pub(crate) fn invocation(&self, promise: &Promise) {
+    pub(crate) fn invocation(&self, of: &Subject, promise: &Promise) {
         let Some(inner) = &self.0 else { return };
         if promise.state == PromiseState::RejectedTimedout && !inner.is_first(promise) {
             return;
         }
-        let [function, group] = inner.attributes(&Subject::of(promise));
+        let [function, group] = inner.attributes(of);
         let root = promise.tags.get(tag::ORIGIN).unwrap_or_else(|| wire::origin(&promise.id));
         let root = KeyValue::new(key::ROOT, root == promise.id);
         let attributes = [function, group, root, state(promise)];

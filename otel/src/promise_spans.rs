@@ -161,28 +161,34 @@ impl PromiseSpans {
     }
 
     /// An invocation that this process has settled: its run `version`, or nobody's run.
-    pub fn invocation(&self, parent: &Context, promise: &Promise, version: Option<i64>) {
+    pub fn invocation(
+        &self,
+        parent: &Context,
+        subject: Subject,
+        promise: &Promise,
+        version: Option<i64>,
+    ) {
         let context = self.emitter.child(parent, "", &SpanKind::Internal);
-        self.emit_invocation(parent, promise, context, version);
+        self.emit_invocation(parent, subject, promise, context, version);
     }
 
     /// An invocation that timed out. Nobody settles it, so whoever notices reports it, under an id
     /// that follows from the promise: a second report is recognised as the same span.
-    pub fn timed_out(&self, promise: &Promise) {
+    pub fn timed_out(&self, subject: Subject, promise: &Promise) {
         let Some(parent) = context::of_promise(promise) else { return };
         let span = context::derived_span_id("timed out", promise);
         let context = self.emitter.sibling(parent.span().span_context(), span);
-        self.emit_invocation(&parent, promise, context, None);
+        self.emit_invocation(&parent, subject, promise, context, None);
     }
 
     fn emit_invocation(
         &self,
         parent: &Context,
+        subject: Subject,
         promise: &Promise,
         context: SpanContext,
         version: Option<i64>,
     ) {
-        let subject = Subject::of(promise);
         let mut attributes: Vec<_> = subject.attributes(Arc::from(&*promise.id)).collect();
         attributes.push(KeyValue::new(key::PROMISE_STATE, promise.state.as_str()));
         attributes.extend(version.map(|version| KeyValue::new(key::TASK_VERSION, version)));

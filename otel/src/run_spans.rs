@@ -182,6 +182,11 @@ impl OpenRuns {
         self.lock().get(task).map(|run| run.context.clone())
     }
 
+    /// The same, and what the run is about.
+    pub fn about(&self, task: &str) -> Option<(Context, Subject)> {
+        self.lock().get(task).map(|run| (run.context.clone(), run.subject.clone()))
+    }
+
     /// The context of the innermost run that `promise` belongs to: its own, or that of the function
     /// whose step it is, however deep.
     pub fn enclosing(&self, promise: &str) -> Option<Context> {

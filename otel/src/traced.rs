@@ -28,7 +28,9 @@ pub use self::{
     user_code::{TracedFunction, TracedStep},
 };
 use crate::{
-    Telemetry, attributes as key, context,
+    Telemetry,
+    attributes::{self as key, Subject},
+    context,
     emit::Emitter,
     metrics::Metrics,
     promise_spans::PromiseSpans,
@@ -347,9 +349,10 @@ impl Inner {
     }
 
     fn timed_out(&self, promise: &Promise) {
-        self.metrics.invocation(promise);
+        let subject = Subject::of(promise);
+        self.metrics.invocation(&subject, promise);
         if let Some(spans) = &self.spans {
-            spans.promises.timed_out(promise);
+            spans.promises.timed_out(subject, promise);
         }
     }
 }

@@ -38,7 +38,8 @@ impl Metrics {
     pub fn client_requests(&self, url: &str) -> ClientRequests {
         let client = self.0.as_ref().map(|metrics| {
             let url = Url::parse(url).ok();
-            let host = url.as_ref().and_then(Url::host_str).map(str::to_owned);
+            // Shared: each measurement has it.
+            let host = url.as_ref().and_then(Url::host_str).map(Arc::<str>::from);
             let port = url.as_ref().and_then(Url::port_or_known_default).map(i64::from);
             let mut server = vec![KeyValue::new(key::HTTP_METHOD, "POST")];
             server.extend(host.map(|host| KeyValue::new(key::SERVER_ADDRESS, host)));

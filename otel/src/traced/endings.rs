@@ -10,7 +10,8 @@ use wire::{
 
 use super::{Answered, Inner, lost::Asked, marks::Mark};
 use crate::{
-    attributes as key, context,
+    attributes::{self as key, Subject},
+    context,
     run_spans::{Outcome, StepOf},
 };
 
@@ -97,9 +98,10 @@ impl Inner {
         if !ours || promise.group().is_none() {
             return;
         }
-        self.metrics.invocation(promise);
+        let subject = Subject::of(promise);
+        self.metrics.invocation(&subject, promise);
         if let (Some(spans), Some(parent)) = (&self.spans, context::of_promise(promise)) {
-            spans.promises.invocation(&parent, promise, None);
+            spans.promises.invocation(&parent, subject, promise, None);
         }
     }
 
@@ -125,10 +127,10 @@ impl Inner {
         };
         if promise.state == PromiseState::RejectedTimedout {
             self.timed_out(promise);
-        } else if ours && let Some(run) = self.runs.context(id) {
-            self.metrics.invocation(promise);
+        } else if ours && let Some((run, subject)) = self.runs.about(id) {
+            self.metrics.invocation(&subject, promise);
             if let Some(spans) = &self.spans {
-                spans.promises.invocation(&run, promise, Some(version));
+                spans.promises.invocation(&run, subject, promise, Some(version));
             }
         }
         let ended = matches!(
