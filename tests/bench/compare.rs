@@ -179,7 +179,8 @@ pub async fn start(
     let deployment = Deployment::start(programs.clone(), gateway, server.pid());
     peers::register(server, &programs).await;
     let gateway = &deployment.gateway;
-    drive::first_answer(async |n| client.await_chain(gateway, &format!("first-{n}")).await).await;
+    let flow = async |n| client.await_chain(gateway, &format!("first-{n}")).await;
+    drive::first_answer(&deployment, flow).await;
     (begin.elapsed().as_secs_f64(), deployment)
 }
 

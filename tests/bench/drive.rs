@@ -120,8 +120,8 @@ pub async fn run(
 /// Starts flows until one of them succeeds.
 ///
 /// # Panics
-/// None does in time.
-pub async fn first_answer(flow: impl AsyncFn(usize) -> bool) {
+/// None does in time, or a process has ended.
+pub async fn first_answer(deployment: &Deployment, flow: impl AsyncFn(usize) -> bool) {
     let mut flows = FuturesUnordered::new();
     let (mut asked, mut pause) = (0, ASK);
     let mut next = Instant::now();
@@ -138,8 +138,14 @@ pub async fn first_answer(flow: impl AsyncFn(usize) -> bool) {
             }
         }
     };
-    let answered = timeout(START, answered).await;
-    answered.expect("the system does not answer: bench.log beside the executables may say why");
+    let problem = tokio::select! {
+        answered = timeout(START, answered) => match answered {
+            Ok(()) => return,
+            Err(_) => "the system does not answer".to_owned(),
+        },
+        ended = deployment.first_end() => ended,
+    };
+    panic!("{problem}: bench.log beside the executables may say why");
 }
 
 /// A client of a gateway.

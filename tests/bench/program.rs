@@ -20,7 +20,7 @@ use testkit::{
 /// How long a process may take to stop before it is killed.
 const STOP: Duration = Duration::from_secs(10);
 
-/// The pause between two looks at a process that stops.
+/// The pause between two looks at processes that may end.
 const POLL: Duration = Duration::from_millis(20);
 
 /// How a process is started.
@@ -128,6 +128,19 @@ impl Deployment {
         let processes = self.processes.borrow();
         let process = processes.iter().find(|(program, _)| program.name == name);
         process.unwrap_or_else(|| panic!("no process is called {name}")).1.pid
+    }
+
+    /// Waits until a process ends, and says which one.
+    pub async fn first_end(&self) -> String {
+        loop {
+            let ended = |(program, process): &mut (Program, Process)| {
+                process.status().map(|status| format!("{} has ended ({status})", program.name))
+            };
+            if let Some(ended) = self.processes.borrow_mut().iter_mut().find_map(ended) {
+                return ended;
+            }
+            tokio::time::sleep(POLL).await;
+        }
     }
 
     /// Kills a process, if it still runs, starts it again, and waits until it is ready.

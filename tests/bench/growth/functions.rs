@@ -87,7 +87,8 @@ impl Caller {
         };
         let (client, ids) = (Arc::new(Resonate::new(config)), Client::new());
         let caller = Self { deployment, client, ids };
-        drive::first_answer(async |n| caller.call("fan_out", 2, &format!("first-{n}")).await).await;
+        let flow = async |n| caller.call("fan_out", 2, &format!("first-{n}")).await;
+        drive::first_answer(&caller.deployment, flow).await;
         caller
     }
 
