@@ -210,8 +210,10 @@ impl<'a> Faults<'a> {
     async fn server_fault(&self, fault: Fault) {
         if let ServerFrozen = fault {
             let Some(pid) = self.system.server_pid().await else { return };
+            let begin = SystemTime::now();
             signal(pid, "STOP");
             sleep(self.between(500, 6_000)).await;
+            self.report.lock().unwrap().frozen.push(begin..SystemTime::now());
             signal(pid, "CONT");
             return;
         }

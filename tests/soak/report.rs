@@ -3,7 +3,8 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     fmt::Write as _,
-    time::{Duration, Instant},
+    ops::Range,
+    time::{Duration, Instant, SystemTime},
 };
 
 use testkit::{Line, steps::Starts};
@@ -36,6 +37,8 @@ pub struct Report {
     pub gave_up: HashSet<(String, i64)>,
     /// Every process that was killed, or ended while it was cut off.
     pub deaths: Vec<Death>,
+    /// Every time that the server was frozen.
+    pub frozen: Vec<Range<SystemTime>>,
     /// The flows that have ended.
     pub ids: Vec<String>,
     /// Detached chains that ended well, each of which has printed `3`.

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
+    ops::Range,
     sync::Mutex,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -29,6 +30,10 @@ const ORPHANS: usize = 2_000;
 /// A process that ends while it is cut off from the server cannot look up the answers that it lost since
 /// the cut. They are younger than this when its drain is over.
 const CUT_OFF: Duration = Duration::from_secs(15);
+
+/// When it wakes up, a server that was frozen takes the requests that have come meanwhile, also those of processes
+/// that are dead by then.
+const WAKES: Duration = Duration::from_secs(1);
 
 /// A process that was killed, or that ended while it was cut off.
 pub struct Death {
@@ -172,12 +177,17 @@ impl<'a> Verdict<'a> {
     }
 
     /// How long after this moment a process of `group` died that can have taken a span along: within
-    /// `window`, or cut off.
+    /// `window`, or cut off, or before that while the server was frozen.
     fn death_after(&self, group: &str, moment: SystemTime, window: Duration) -> Option<Duration> {
         let deaths = self.report.deaths.iter();
         let of_group = deaths.filter(|it| it.instance.trim_end_matches("-replica") == group);
         let after = of_group.filter_map(|it| {
-            let after = (it.at + SKEW).duration_since(moment).ok()?;
+            let Ok(after) = (it.at + SKEW).duration_since(moment) else {
+                let taken = |frozen: &Range<SystemTime>| {
+                    frozen.contains(&it.at) && moment < frozen.end + WAKES
+                };
+                return self.report.frozen.iter().any(taken).then_some(Duration::ZERO);
+            };
             (after < if it.cut_off { CUT_OFF } else { window }).then_some(after)
         });
         after.min()
