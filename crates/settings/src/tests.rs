@@ -74,7 +74,10 @@ fn values_are_checked() {
     assert!(address("127.0.0.1:0").is_ok() && address("localhost:1").is_err());
     let log = filter("info,hyper=debug").unwrap();
     assert!(log.would_enable("hyper", &Level::DEBUG) && !log.would_enable("node", &Level::DEBUG));
-    assert!(filter("hyper=loud").unwrap_err().starts_with("expected a filter such as"));
+    for bad in ["hyper=loud", "", "info,", "info, hyper=debug", "hyper[request]=debug"] {
+        let error = filter(bad).unwrap_err();
+        assert!(error.starts_with("expected a filter such as info,hyper=debug ("), "{error}");
+    }
 }
 
 #[test]
