@@ -14,14 +14,13 @@ function fill(element, properties, children) {
   for (const [name, value] of Object.entries(properties)) {
     if (name.startsWith("--")) element.style.setProperty(name, value);
     else if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
-    else if (value === true) element.setAttribute(name, "");
-    else if (value !== false && value != null) element.setAttribute(name, value);
+    else if (value !== false && value != null) element.setAttribute(name, value === true && !name.startsWith("aria-") ? "" : value);
   }
   element.append(...children.filter((child) => child != null));
   return element;
 }
 
-/** Makes the children of an element like these, and keeps what is alike: what has the focus, or is pressed. */
+/** Updates the children of an element in place. Elements that stay keep their focus and pressed state. */
 export function update(parent, children) {
   children.forEach((child, place) => {
     const old = parent.childNodes[place];
@@ -48,26 +47,27 @@ export const find = (id) => document.getElementById(id);
 /** A time in milliseconds, as people say it. */
 export function seconds(ms) {
   if (ms < 1000) return `${Math.max(0, Math.round(ms))} ms`;
-  if (ms < 60_000) return `${(ms / 1000).toFixed(1)} s`;
-  return `${Math.floor(ms / 60_000)} min ${Math.round((ms % 60_000) / 1000)} s`;
+  if (ms < 59_950) return `${(ms / 1000).toFixed(1)} s`;
+  const whole = Math.round(ms / 1000);
+  return `${Math.floor(whole / 60)} min ${whole % 60} s`;
 }
 
-/** Shows in the corner what can be reached. Whether the server can, is not always known. */
+/** Shows whether the gateway and the server are reachable. `server` is null while that is not known. */
 export function reach(gateway, server) {
   const part = (name, is) => h("span", is == null ? {} : { class: is ? "up" : "down" }, `${name} ${is == null ? "not known" : is ? "connected" : "unreachable; trying again"}`);
   update(find("connection"), [part("gateway", gateway), part("Resonate Server", server)]);
 }
 
-/** A command in one line, to be copied. It is a stop of the keyboard, for it may have to be scrolled. */
+/** A command on one line, to be copied. It is focusable, so that the keyboard can scroll it. */
 export const command = (text) => h("code", { class: "command", tabindex: "0" }, text);
 
-/** What to know while the server cannot be reached. `start`: the command that starts it, if that is known. */
+/** Advice while the server is unreachable. `start`: the command that starts it, if known. */
 export const patience = (start) =>
   start
     ? ["Nothing is lost: every call and every stored step is in the server's store. If the server is down, start it again (if it is paused, unpause it): ", command(start)]
     : ["Nothing is lost that is in the server's store, and all goes on by itself when the server is back. Only the server that ", h("code", {}, "cargo run"), " brings along has its store in memory: if that one was killed, start everything again."];
 
-/** What to know while the gateway cannot be reached. `start`: the command that starts a group, if that is known. */
+/** Advice while the gateway is unreachable. `start`: the command that starts a group, if known. */
 export const alone = (start) => ["Flows go on without the gateway. This page goes on by itself when the gateway answers again. ", ...(start ? ["If it is down, start it again: ", command(start.replace("{group}", "gateway"))] : [])];
 
 /** An answer that is a problem, as a sentence. */
@@ -76,7 +76,8 @@ export const quoted = ({ status, message }) => (status ? `The gateway answered: 
 /** Fetches JSON. A failure has the problem's `detail` as its message, and its `status`. */
 export async function ask(path, options = {}) {
   const headers = { accept: "application/json", ...options.headers };
-  const response = await fetch(path, { ...options, headers });
+  // A gateway without a server answers after three seconds.
+  const response = await fetch(path, { ...options, headers, signal: AbortSignal.timeout(options.method ? 15_000 : 5_000) });
   const body = await response.json().catch(() => ({}));
   if (response.ok) return body;
   throw Object.assign(new Error(body.detail ?? `status ${response.status}`), body, { status: response.status });

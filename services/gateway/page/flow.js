@@ -7,7 +7,7 @@ const path = `/flows/${encodeURIComponent(id)}`;
 /** The gateway is silent for five seconds at most. */
 const SILENCE = 12_000;
 const RETRY = 1000;
-/** If nobody has taken over so long after the end of a lease, something keeps them. */
+/** How long after the end of a lease a takeover counts as late. */
 const LATE = 1000;
 
 /** What the gateway told last, and how far its clock is ahead of this one. */
@@ -23,7 +23,7 @@ const colour = (who) => {
   return `c${colours.get(who)}`;
 };
 
-/** Until when something is known, on the clock of this page; and what hides the rest, if this page found that out. */
+/** The time of the newest known state, on this page's clock; and why there is none since, if this page noticed. */
 let known = 0;
 let cut = null;
 /** What the gateway says about itself. */
@@ -53,28 +53,25 @@ const latest = () => Math.max(0, ...ends(flow.rows), ...flow.story.map(({ at }) 
 /** How much time the drawing shows: with durable timers that are due later. */
 const span = () => Math.max(now() * (flow.complete ? 1 : 1.04), latest(), ...flow.rows.map((row) => row.due ?? 0), 20);
 
+/** Each kind of bar: its label, if that is not the process; what the legend says; and what a screen reader says. */
 const KINDS = {
-  run: (who) => (who ? `work of process ${who}` : "work of an unknown process"),
-  retry: () => "a step that fails and is tried again",
-  wait: () => "waits for another function; no process is busy with it",
-  sleep: () => "waits for a durable timer; no process holds it",
-  lost: () => "nobody works: the lease of a process that is gone runs out",
-  silent: () => "not known whether it still worked: the lease of a silent process runs out",
-  queue: () => "nobody works: waits for a process to take it",
-  unknown: () => "not known: nobody watched it",
-  away: () => "not known: the gateway could not reach the Resonate Server",
+  run: [null, null, (who) => `run by ${who ?? "an unknown process"}`],
+  retry: [null, "a step that fails and is tried again", (who) => `run and retried by ${who}`],
+  wait: ["waits", "waits for another function; no process is busy with it", () => "waits"],
+  sleep: ["sleeps", "waits for a durable timer; no process holds it", () => "sleeps"],
+  lost: ["lease runs out", "nobody works: the lease of a process that is gone runs out", (who) => `nobody runs it: the lease of ${who} runs out`],
+  silent: ["not known", "not known whether it still worked: the lease of a silent process runs out", (who) => `not known whether ${who} still worked, its lease runs out`],
+  queue: ["no process yet", "nobody works: waits for a process to take it", () => "waits for a process"],
+  unknown: ["not known", "not known: nobody watched it", () => "not known what ran it"],
+  away: ["server unreachable", "not known: the gateway could not reach the Resonate Server", () => "not known, the gateway could not reach the Resonate Server,"],
 };
 
 function bar({ kind, who, from, to }) {
-  const label = { wait: "waits", sleep: "sleeps", lost: "lease runs out", silent: "not known", queue: "no process yet", unknown: "not known", away: "server unreachable" }[kind] ?? who;
   const classes = ["bar", kind, who && kind !== "lost" ? colour(who) : "", to == null ? "open" : ""];
-  return h("span", { class: classes.join(" "), "--from": String(from), "--to": String(to ?? 0), "aria-hidden": true, title: describe({ kind, who, from, to }) }, h("span", {}, label ?? ""));
+  return h("span", { class: classes.join(" "), "--from": String(from), "--to": String(to ?? 0), "aria-hidden": true, title: describe({ kind, who, from, to }) }, h("span", {}, KINDS[kind][0] ?? who ?? ""));
 }
 
-function describe({ kind, who, from, to }) {
-  const what = { run: `run by ${who ?? "an unknown process"}`, retry: `run and retried by ${who}`, lost: `nobody runs it: the lease of ${who} runs out`, silent: `not known whether ${who} still worked, its lease runs out`, wait: "waits", sleep: "sleeps", queue: "waits for a process", unknown: "not known what ran it", away: "not known, the gateway could not reach the Resonate Server," }[kind];
-  return `${what} from ${seconds(from)} to ${to == null ? "now" : seconds(to)}`;
-}
+const describe = ({ kind, who, from, to }) => `${KINDS[kind][2](who)} from ${seconds(from)} to ${to == null ? "now" : seconds(to)}`;
 
 /** A row as far as it is known. */
 function past(row) {
@@ -183,12 +180,12 @@ function holder(it) {
   const who = strong(instance, `name ${colour(instance)}`);
   const work = strong(name);
   if (died == null) {
-    const button = crash ? h("button", { class: "danger", disabled: pressed.get(crash) === "", "data-crash": crash }, "Crash it") : null;
+    const button = crash ? h("button", { class: "danger", disabled: pressed.get(key(it)) === "", "data-crash": crash, "data-version": version }, "Crash it") : null;
     const kept = lease ? `${instance} renews its lease of ${lease / 1000} s as long as it lives. If it dies, the lease runs out, and a living process of group ${group} takes over. If none is alive, the work waits for one.` : "";
     const typed = kill ? h("p", {}, crash ? "or in a terminal: " : "Crash it in a terminal: ", command(kill)) : null;
     const late = kill ? `After the command, this page sees the death only when the lease has run out${crash ? "; after the button, at once" : ""}. ` : "";
     const more = [step, `run ${version}`].filter(Boolean).join(" · ");
-    return h("div", { class: "holder" }, h("p", {}, work, " runs on process ", who), h("p", { class: "number" }, more), button, h("p", { class: "error" }, pressed.get(crash) ?? ""), typed, h("p", { class: "quiet" }, late + kept));
+    return h("div", { class: "holder" }, h("p", {}, work, " runs on process ", who), h("p", { class: "number" }, more), button, h("p", { class: "error" }, pressed.get(key(it)) ?? ""), typed, h("p", { class: "quiet" }, late + kept));
   }
   if (expired != null || !lease) {
     const before = it.stopped ? `${instance} was stopped, and gave its work back.` : `The lease of ${instance} ran out.`;
@@ -199,17 +196,18 @@ function holder(it) {
   return h("div", { class: "holder dying", "--left": String(left / lease) }, h("p", {}, "Nobody runs ", work, ": process ", who, " is dead."), h("p", {}, "Its lease runs out ", strong(until), `. Then a living process of group ${group} takes over. If none is alive, the work waits for one.`), h("div", { class: "lease", "aria-hidden": true }), ...dead(group));
 }
 
-/** The crash buttons that were pressed, and what became of it. */
+/** The crash buttons that were pressed, and what became of it. A process has another one for each run. */
 const pressed = new Map();
+const key = ({ crash, version }) => `${crash} ${version}`;
 
 /** Presses a crash button. */
-async function press(route) {
-  pressed.set(route, "");
+async function press(button) {
+  pressed.set(key(button), "");
   draw();
   try {
-    await ask(route, { method: "POST" });
+    await ask(button.crash, { method: "POST" });
   } catch (problem) {
-    pressed.set(route, quoted(problem));
+    pressed.set(key(button), quoted(problem));
     if (flow) draw();
   }
 }
@@ -247,9 +245,9 @@ function draw() {
   flow.rows.forEach((it) => it.segments.forEach(({ who }) => who && colour(who)));
   update(find("rows"), flow.rows.map(past).map(row));
   const kinds = new Set(flow.rows.flatMap((it) => it.segments.map(({ kind }) => kind)));
-  const legend = [...colours.keys()].map((who) => [`run ${colour(who)}`, KINDS.run(who)]);
+  const legend = [...colours.keys()].map((who) => [`run ${colour(who)}`, `work of process ${who}`]);
   if (!flow.complete) legend.push(["line now", hidden() ? "the last moment that is known" : "now"]);
-  for (const kind of ["retry", "wait", "sleep", "lost", "silent", "queue", "unknown", "away"]) if (kinds.has(kind)) legend.push([kind, KINDS[kind]()]);
+  for (const kind of ["retry", "wait", "sleep", "lost", "silent", "queue", "unknown", "away"]) if (kinds.has(kind)) legend.push([kind, KINDS[kind][1]]);
   for (const [kind, text] of [["death", "a process died, or its last sign of life"], ["stop", "a process was stopped"], ["takeover", "another run of the function takes over"]]) if (flow.marks.some((it) => it.kind === kind)) legend.push([`line ${kind}`, text]);
   const words = [
     ["✓ stored", "it never runs again", (it) => it.kind !== "call" && it.note === "✓ stored"],
@@ -295,7 +293,7 @@ function problem() {
   if (find("problem").textContent !== text) find("problem").textContent = text;
 }
 
-/** Reads out what is important, once. `first`: what was there before is not news. */
+/** Announces important events to screen readers, once each. `first`: earlier events are not announced. */
 function announce(first) {
   const lines = flow.story.filter(({ tone, at, text }) => tone && !told.has(`${at} ${text}`));
   lines.forEach(({ at, text }) => told.add(`${at} ${text}`));
@@ -318,6 +316,7 @@ function listen() {
   source.onopen = () => {
     if (cut) refusal = "";
     cut = null;
+    refused = 0;
     reach(true, flow ? !flow.trouble : null);
     if (flow) draw();
   };
@@ -327,7 +326,6 @@ function listen() {
   });
   source.addEventListener("state", (event) => {
     heard = Date.now();
-    refused = 0;
     last = event.lastEventId;
     const first = flow === null;
     const { now: theirs, state } = JSON.parse(event.data);
@@ -381,7 +379,7 @@ function unknown(error) {
   reach(true, true);
 }
 
-/** Nobody looks at a hidden page: it costs nothing. */
+/** Disconnects while the page is hidden, so that it costs the gateway nothing. */
 function look() {
   if (document.hidden) {
     source?.close();
@@ -394,7 +392,7 @@ find("id").textContent = id;
 document.title = id;
 find("json").href = `${path}.json`;
 find("json").hidden = false;
-find("holders").addEventListener("click", ({ target }) => target.dataset.crash && press(target.dataset.crash));
+find("holders").addEventListener("click", ({ target }) => target.dataset.crash && press(target.dataset));
 find("cancel").addEventListener("click", async ({ target }) => {
   target.disabled = true;
   refusal = await ask(path, { method: "DELETE" }).then(() => "", (it) => `Not canceled: ${quoted(it)}`);

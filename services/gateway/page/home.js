@@ -3,13 +3,15 @@
 import { alone, ask, badge, find, flows, h, patience, quoted, reach, remember, seconds, settings, svg, update } from "./common.js";
 
 const REFRESH = 2000;
-/** How many flows are asked for at the same time. */
+/** How many pending flows are refreshed each time. */
 const FEW = 5;
 
 /** The flows that the gateway has told about, since the server could be reached. */
 const told = new Set();
 /** What the gateway says about itself. */
 let about = {};
+/** Which of the pending flows is refreshed next. */
+let turn = 0;
 
 /** A drawing of who calls whom. */
 function drawing(flow) {
@@ -153,7 +155,8 @@ async function refresh() {
   list();
   if (!reachable) return;
   const running = flows().filter(({ state }) => state === "pending" || state === undefined);
-  const asked = running.slice(0, FEW).map(async ({ id }) => {
+  turn = running.length > FEW ? (turn + FEW) % running.length : 0;
+  const asked = [...running.slice(turn), ...running.slice(0, turn)].slice(0, FEW).map(async ({ id }) => {
     try {
       const flow = await ask(`/flows/${encodeURIComponent(id)}`);
       const held = flow.invocations.map((it) => it.instance).filter(Boolean).join(", ");
@@ -198,8 +201,9 @@ async function start() {
     const durations = ["1s", "6s", "10s", "1m"].map((value) => h("option", { value }));
     find("kinds").append(...about.flows.map(card), h("datalist", { id: "durations" }, ...durations));
     reach(true);
-  } catch {
-    reach(false);
+  } catch (problem) {
+    reach(Boolean(problem.status));
+    update(find("old"), [h("p", { class: "problem" }, quoted(problem))]);
     setTimeout(start, 1000);
     return;
   }
@@ -214,6 +218,13 @@ async function start() {
   setInterval(quietly, 5000);
 }
 
-// A page that the browser kept shows what has happened since.
-addEventListener("pageshow", (event) => event.persisted && refresh());
+// A page that the browser kept shows what has happened since, and starts another flow.
+addEventListener("pageshow", (event) => {
+  if (!event.persisted) return;
+  for (const flow of about.flows ?? []) {
+    const input = find(`${flow.name}-id`);
+    if (input.value === input.defaultValue) input.defaultValue = input.value = newId(flow);
+  }
+  refresh();
+});
 start();
