@@ -9,7 +9,10 @@ use std::{
 };
 
 use serde_json::Value;
-use testkit::docker::{docker, output};
+use testkit::{
+    docker::{docker, output},
+    process::skipped,
+};
 
 /// The root of the repository.
 fn root() -> PathBuf {
@@ -19,7 +22,7 @@ fn root() -> PathBuf {
 /// compose.yaml with overlays and variables, as JSON. `None`, and a line that says so, without Compose.
 fn config(overlays: &[&str], variables: &[(&str, &str)]) -> Option<Value> {
     if !docker(&["compose", "version"]).output().is_ok_and(|output| output.status.success()) {
-        eprintln!("skipped: it needs docker compose");
+        skipped("compose.yaml", "it needs docker compose");
         return None;
     }
     let mut command: Command = docker(&["compose", "--profile", "load", "-f", "compose.yaml"]);

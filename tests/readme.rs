@@ -42,7 +42,7 @@ use std::{
     time::Duration,
 };
 
-use testkit::deployment::Deployment;
+use testkit::{deployment::Deployment, process::skipped};
 
 use crate::{
     copy::Copy,
@@ -148,7 +148,7 @@ const SWARM: &str = "it would change the user's engine";
 const PROGRAMS: [&str; 8] =
     ["cargo ", "curl ", "docker ", "docker/", "just ", "pkill ", "rustup ", ".ci/run"];
 
-/// Nothing that is awaited takes nearly as long: who waits longer has failed.
+/// How long a test waits before it fails. Nothing takes nearly as long.
 const DEADLINE: Duration = Duration::from_secs(90);
 
 /// A request that only asks is repeated this often until the answer is as expected.
@@ -336,7 +336,7 @@ fn turn() -> impl Drop {
 fn can_read() -> bool {
     let can = runs("curl") && runs("bash");
     if !can {
-        eprintln!("skipped: the pages cannot be run without curl and bash");
+        skipped("the commands of README and docs", "they need curl and bash");
     }
     can
 }

@@ -24,8 +24,8 @@ const FLOW: Duration = Duration::from_secs(60);
 /// How long a system may take until it answers.
 const START: Duration = Duration::from_secs(120);
 
-/// The pause before a system that starts is asked a second time whether it answers. Each further pause is a
-/// tenth longer, which is how precise the figure is: flows that wait must not keep the system busy.
+/// The pause between the first two flows that are sent to a system that starts. Each further pause
+/// is a tenth longer, so that waiting flows keep nothing busy. The figure is precise to that.
 const ASK: Duration = Duration::from_millis(20);
 
 /// What was measured at one level of load.

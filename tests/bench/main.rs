@@ -2,8 +2,8 @@
 //! load on it, and prints one table per server: latency, throughput, CPU, memory, requests, recovery.
 //! `cargo bench -- growth` measures how the cost grows. Linux only: it reads `/proc`.
 //!
-//! What is compared is measured in turns, round by round, so that other load on the machine is not taken
-//! for a difference. docs/benchmarks.md explains each figure.
+//! Systems that are compared are measured in turns, round by round, so that other load on the
+//! machine does not look like a difference. docs/benchmarks.md explains each figure.
 //!
 //! | module | what it does |
 //! | --- | --- |

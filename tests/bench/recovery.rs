@@ -6,9 +6,12 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use serde::Serialize;
 use testkit::{FLOWS, flows::Flow, process::signal};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::{drive::Client, program::Deployment};
+
+/// A takeover and the end of a flow take seconds.
+const LONGEST: Duration = Duration::from_secs(120);
 
 /// The pause between two looks at a flow: the precision of the figures.
 const POLL: Duration = Duration::from_millis(10);
@@ -96,7 +99,10 @@ async fn recover(
         elapsed.as_secs_f64()
     };
     let path = format!("/{}?id={id}&work=3s", flow.name);
-    let (succeeded, elapsed) = futures_util::future::join(client.flow(gateway, &path), watch).await;
+    let both = futures_util::future::join(client.flow(gateway, &path), watch);
+    let (succeeded, elapsed) = timeout(LONGEST, both)
+        .await
+        .unwrap_or_else(|_| panic!("nobody has taken over {id}, or it has not ended"));
     assert!(succeeded, "the flow {id} failed");
     elapsed
 }

@@ -9,7 +9,7 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use fantoccini::{Client, ClientBuilder, Locator};
 use hyper_util::client::legacy::connect::HttpConnector;
 use serde_json::{Value, json};
-use testkit::{Log, Process, free_port, until};
+use testkit::{Log, Process, free_port, process::skipped, until};
 
 /// Set: screenshots are taken.
 const SCREENSHOTS: &str = "ASYNC_RPC_SCREENSHOTS";
@@ -31,7 +31,7 @@ impl Browser {
     /// Starts it. None: there is no chromedriver here.
     pub async fn start() -> Option<Self> {
         if Command::new("chromedriver").arg("--version").output().is_err() {
-            eprintln!("skipped: the page in a browser (chromedriver is not on PATH)");
+            skipped("the page in a browser", "chromedriver is not on PATH");
             return None;
         }
         let (log, port) = (Log::new(), free_port());
@@ -151,14 +151,17 @@ impl Browser {
         self.window(WIDTH, 900, false).await;
     }
 
-    /// Lets axe-core look for what keeps people from using the page, in light and dark.
+    /// Checks the accessibility of the page with axe-core, in light and dark.
     pub async fn check(&self, what: &str) {
         let Ok(axe) =
             std::fs::read_to_string(root().join("tests/browser/node_modules/axe-core/axe.min.js"))
         else {
-            eprintln!("skipped: axe-core on {what} (npm install was not run in tests/browser)");
+            skipped(&format!("axe-core on {what}"), "npm install was not run in tests/browser");
             return;
         };
+        // axe-core does not see an attribute that means nothing without a value.
+        let hidden = "return document.querySelectorAll('[aria-hidden=\"\"]').length";
+        assert_eq!(self.run(hidden).await, 0, "{what}: aria-hidden without a value");
         self.run(&axe).await;
         for scheme in ["light", "dark"] {
             let media = json!({"features": [{"name": "prefers-color-scheme", "value": scheme}]});

@@ -5,7 +5,7 @@
 //! ASYNC_RPC_SCREENSHOTS=1 cargo test -p launcher --test browser     # also takes pictures
 //! ```
 //!
-//! axe-core looks for what keeps people from using the pages, if `npm install` was run in this folder.
+//! axe-core checks the accessibility of the pages, if `npm install` was run in this folder.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 /// Starts Chromium; ends the test if there is none.
@@ -27,7 +27,7 @@ mod shown;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use testkit::{Server, System, free_port, until};
+use testkit::{Server, System, free_port, process::signal, until};
 
 use self::{
     browser::{Browser, PHONE},
@@ -136,6 +136,11 @@ async fn the_page_survives_its_gateway() {
     browser.open(&format!("http://{address}/")).await;
     let connected =
         "document.querySelector('#connection').textContent.endsWith('Server connected')";
+    browser.until("that all is connected", connected).await;
+    // One that is frozen takes connections, and does not answer.
+    signal(system.pid("gateway-2"), "STOP");
+    browser.until("that the gateway is gone", gone).await;
+    signal(system.pid("gateway-2"), "CONT");
     browser.until("that all is connected", connected).await;
     system.kill("gateway-2");
     let old = "/^The gateway cannot be reached\\. .* Flows go on without the gateway\\. .*docker start gateway$/.test(document.querySelector('#old').textContent)";

@@ -141,7 +141,7 @@ fn run(name: &str, test: Test) -> Result<Completion, Failed> {
     }
     let mut interrupted = stage.interrupted.clone();
     let run = async {
-        // Whatever the previous test has left: everything runs.
+        // Starts again whatever the previous test has stopped or killed.
         deployment.up();
         deployment.ready().await;
         test(deployment).await;

@@ -282,12 +282,19 @@ CHECKS = [
 
 def main():
     keep = setting("KEEP")
-    exists = kubectl("get", "namespace", NAMESPACE, check=False, namespace=None).returncode == 0
-    if exists and not keep:
-        print(f"The namespace {NAMESPACE} exists; this test would delete it.", file=sys.stderr)
-        return 2
+    for name in (NAMESPACE, TOOLS):
+        exists = kubectl("get", "namespace", name, check=False, namespace=None).returncode == 0
+        if exists and not keep:
+            print(f"The namespace {name} exists; this test would delete it.", file=sys.stderr)
+            return 2
     wanted = setting("CHECKS").split()
-    checks = [it for it in CHECKS if not wanted or it.__name__ in wanted]
+    unknown = set(wanted) - {it.__name__ for it in CHECKS}
+    if unknown:
+        names = ", ".join(it.__name__ for it in CHECKS)
+        print(f"no such check: {', '.join(sorted(unknown))}; there are {names}", file=sys.stderr)
+        return 2
+    # All others need what `ready` deploys.
+    checks = [it for it in CHECKS if not wanted or it.__name__ in wanted or it is ready]
     outcomes = {"ok": 0, "FAIL": 0, "skip": 0}
     try:
         # A dry run needs it too.

@@ -6,7 +6,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use testkit::{Http, Log, Process, free_port, until};
+use testkit::{Http, Log, Process, free_port, process::executable_of, until};
 
 /// Names the executable of Jaeger.
 const JAEGER: &str = "JAEGER_BIN";
@@ -22,7 +22,7 @@ pub struct Monitor {
 impl Monitor {
     /// Starts a Jaeger, if there is one.
     pub async fn start(prometheus: &str) -> Option<Self> {
-        let executable = std::env::var_os(JAEGER)?;
+        let executable = executable_of(JAEGER)?;
         let (page, otlp, log) = (free_port(), free_port(), Log::new());
         let root = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
         let mut command = Command::new(executable);

@@ -5,7 +5,9 @@ use std::{path::Path, process::Command};
 
 use serde_json::Value;
 use testkit::{
-    Collector, Http, Line, Log, Mode, Process, Server, System, free_port, process, until,
+    Collector, Http, Line, Log, Mode, Process, Server, System, free_port,
+    process::{self, executable_of, skipped},
+    until,
 };
 
 use crate::{dashboard, monitor::Monitor};
@@ -98,8 +100,8 @@ fn is_expected(panel: &str, query: usize, sum: f64, values: usize) -> bool {
 #[tokio::test]
 async fn every_panel_of_the_dashboard_shows_what_happened() {
     let name = "every_panel_of_the_dashboard_shows_what_happened";
-    let Some(executable) = std::env::var_os(PROMETHEUS) else {
-        eprintln!("skipped: {name} ({PROMETHEUS} is not set)");
+    let Some(executable) = executable_of(PROMETHEUS) else {
+        skipped(name, &format!("{PROMETHEUS} is not set"));
         return;
     };
     let prometheus = Prometheus::start(Path::new(&executable)).await;
@@ -108,7 +110,7 @@ async fn every_panel_of_the_dashboard_shows_what_happened() {
     let spans = match &monitor {
         Some(monitor) => monitor.endpoint(),
         None => {
-            eprintln!("skipped: Jaeger's Monitor tab (JAEGER_BIN is not set)");
+            skipped("Jaeger's Monitor tab", "JAEGER_BIN is not set");
             format!("{}/v1/traces", collector.endpoint())
         }
     };

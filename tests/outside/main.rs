@@ -25,17 +25,22 @@ fn run(command: &mut Command) -> String {
     out
 }
 
+/// The folder of what is built.
+fn target() -> PathBuf {
+    root().join(env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into()))
+}
+
 fn cargo(folder: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO"));
     command.current_dir(folder).args(arguments).arg("--offline");
     // What is built already is shared, as far as it is the same.
-    command.env("CARGO_TARGET_DIR", root().join("target"));
+    command.env("CARGO_TARGET_DIR", target());
     command
 }
 
 /// Packages the crates and unpacks them where the application finds them. Returns the application.
 fn application() -> PathBuf {
-    let folder = root().join("target/outside");
+    let folder = target().join("outside");
     let _ = fs::remove_dir_all(&folder);
     fs::create_dir_all(folder.join("src")).unwrap();
     let packages = ["resonate-wire", "resonate-otel"];
@@ -46,10 +51,11 @@ fn application() -> PathBuf {
     let mut manifest = fs::read_to_string(app.join("Cargo.toml")).unwrap();
     manifest.push_str("\n[patch.crates-io]\n");
     for package in packages {
-        let packed = root().join(format!("target/package/{package}-0.1.0.crate"));
+        let unpacked = format!("{package}-{}", env!("CARGO_PKG_VERSION"));
+        let packed = target().join(format!("package/{unpacked}.crate"));
         // Unpacked as new files: those in a package are older than any build.
         run(Command::new("tar").arg("xmzf").arg(packed).arg("-C").arg(&folder));
-        manifest.push_str(&format!("{package} = {{ path = \"{package}-0.1.0\" }}\n"));
+        manifest.push_str(&format!("{package} = {{ path = \"{unpacked}\" }}\n"));
     }
     fs::write(folder.join("Cargo.toml"), manifest).unwrap();
     fs::copy(app.join("src/main.rs"), folder.join("src/main.rs")).unwrap();

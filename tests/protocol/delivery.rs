@@ -30,6 +30,8 @@ async fn a_new_task_is_announced_to_its_group_alone(c: Context) {
     let (first, second) = (c.id("t"), c.id("u"));
     c.create_target(&first).await;
     stream.executes(&first, 0).await;
+    // A task that nobody acquires is announced again.
+    c.acquire(&first, 0, "me", 60_000).await.status(200);
     let target = format!("{}-other", c.anycast());
     c.create(&second, json!({"resonate:target": target})).await;
     stranger.executes(&second, 0).await;

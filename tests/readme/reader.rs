@@ -8,7 +8,7 @@ use std::{
 };
 
 use testkit::{
-    Deployment, free_port,
+    Deployment, Server, free_port,
     process::{command_line, signal},
 };
 
@@ -23,9 +23,6 @@ use crate::{
 
 /// The executable of the launcher under test.
 pub const EXECUTABLE: &str = env!("CARGO_BIN_EXE_async-rpc");
-
-/// Names the executable of the official server.
-const OFFICIAL: &str = "RESONATE_SERVER_BIN";
 
 /// The last line that the launcher prints when the system is up.
 const UP: &str = "Press Ctrl-C to stop everything.";
@@ -253,7 +250,7 @@ impl Reader {
 
     fn start_official(&mut self, settings: &str) {
         self.end();
-        let Some(executable) = std::env::var_os(OFFICIAL) else {
+        let Some(executable) = Server::official_executable() else {
             self.skipping = Some("RESONATE_SERVER_BIN is not set");
             return;
         };

@@ -80,7 +80,7 @@ pub struct Terminal {
 
 impl Terminal {
     pub fn start(command: &mut Command, names: Names) -> Self {
-        let ours = ["NODE_", "GATEWAY_", "OTEL_"];
+        let ours = ["NODE_", "GATEWAY_", "EMBEDDED_SERVER_", "OTEL_"];
         for (name, _) in std::env::vars() {
             if ours.iter().any(|prefix| name.starts_with(prefix)) {
                 command.env_remove(name);

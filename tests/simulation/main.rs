@@ -16,7 +16,7 @@ mod runner;
 mod spans;
 mod story;
 
-use std::process::ExitCode;
+use std::{num::NonZero, process::ExitCode};
 
 use story::Variation;
 
@@ -34,7 +34,7 @@ struct Arguments {
     faults: Option<usize>,
     /// How many histories at the same time [default: one for each core]
     #[arg(long)]
-    jobs: Option<usize>,
+    jobs: Option<NonZero<usize>>,
     /// One history in N runs twice, and must be the same
     #[arg(long, default_value_t = 20)]
     again: u64,
@@ -47,9 +47,21 @@ struct Arguments {
     /// Only the history of --seed, as JSON for the process that started this one
     #[arg(long, hide = true)]
     child: bool,
-    /// Arguments of other test targets, which mean nothing here
-    #[arg(hide = true, allow_hyphen_values = true)]
+    /// Arguments of the test harness, which mean nothing here
+    #[arg(hide = true, allow_hyphen_values = true, value_parser = of_the_harness)]
     _others: Vec<String>,
+}
+
+/// What the harness of other test targets knows: names of tests, and its options.
+fn of_the_harness(argument: &str) -> Result<String, String> {
+    let known =
+        ["color", "exact", "format", "ignored", "include-ignored", "no-capture", "nocapture"];
+    let known = known.iter().chain(&["quiet", "show-output", "skip", "test-threads"]);
+    let option = argument.trim_start_matches('-').split('=').next().unwrap_or_default();
+    match !argument.starts_with('-') || known.copied().any(|it| it == option) {
+        true => Ok(argument.to_owned()),
+        false => Err("no such option".to_owned()),
+    }
 }
 
 fn main() -> ExitCode {

@@ -3,6 +3,7 @@
 use std::{
     fmt::Write,
     io::Read,
+    num::NonZero,
     process::{Command, ExitCode, Stdio},
     sync::{
         Mutex,
@@ -14,7 +15,7 @@ use std::{
 
 use crate::{Arguments, story::Outcome};
 
-/// A history that takes longer spins.
+/// A history that takes longer is stuck.
 const LONGEST: Duration = Duration::from_secs(300);
 
 /// How often a plan is tried with fewer faults.
@@ -101,8 +102,7 @@ pub fn run(arguments: &Arguments) -> ExitCode {
     let start = Instant::now();
     let next = AtomicU64::new(arguments.seed);
     let total = Mutex::new((Total::default(), start));
-    let jobs =
-        arguments.jobs.unwrap_or_else(|| thread::available_parallelism().map_or(1, Into::into));
+    let jobs = arguments.jobs.or(thread::available_parallelism().ok()).map_or(1, NonZero::get);
     let wanted = |total: &Total, seed: u64| match arguments.faults {
         Some(faults) => total.faults < faults,
         None => seed < arguments.seed + arguments.count,
@@ -138,7 +138,7 @@ pub fn run(arguments: &Arguments) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// Lives through a history, and if asked to, a second time, which must be the same.
+/// Runs a history. With `twice`, runs it again and reports any difference.
 fn checked(seed: u64, twice: bool) -> Outcome {
     let mut outcome = child(seed, None);
     if twice {
@@ -216,12 +216,19 @@ fn shortened(failed: &Outcome) -> String {
     let outcome = shortest.as_ref().unwrap_or(failed);
     let mut text = outcome.log.clone();
     text += &describe(outcome);
-    let only: Vec<String> = kept.iter().map(usize::to_string).collect();
+    let only = match (&kept[..], failed.plan.len()) {
+        // It has died before it could tell its plan.
+        ([], 0) => String::new(),
+        // Without any fault: there is none with this number.
+        ([], number) => format!(" --only {number}"),
+        (kept, _) => {
+            format!(" --only {}", kept.iter().map(usize::to_string).collect::<Vec<_>>().join(","))
+        }
+    };
     let _ = writeln!(
         text,
-        "again, with the whole log: cargo test -p simulation --test simulation -- --log --seed {} --only {}",
+        "again, with the whole log: cargo test -p simulation --test simulation -- --log --seed {}{only}",
         failed.seed,
-        only.join(",")
     );
     text
 }

@@ -9,7 +9,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use testkit::{
     Answer, Line, Log, Process, Server, Stopped, System,
-    process::{self, async_rpc},
+    process::{self, async_rpc, skipped},
     until,
 };
 
@@ -129,7 +129,7 @@ async fn the_first_process_of_a_container_dies_with_the_same_exit_code(server: S
     let system = System::start(server, &[]).await;
     let can = Command::new("unshare").args(["--fork", "--pid", "true"]).output();
     if !can.is_ok_and(|output| output.status.success()) {
-        println!("NOT CHECKED: this user may not start a process with a number of its own");
+        skipped("the first process of a container", "this user may not start a PID namespace");
         return system.stop().await;
     }
     let options = ["--health-listen", "127.0.0.1:0", "--crash-button", "true"];

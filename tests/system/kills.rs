@@ -98,7 +98,7 @@ async fn kill_9_of_all_that_held_a_flow_while_it_sleeps(server: Server) -> Stopp
     let system = System::start(server, &[("NODE_LEASE", "1s")]).await;
     join_all(FLOWS.map(async |flow| {
         let (name, sleeper) = (flow.name, flow.sleeps);
-        let mut flow = Running::start(&system, name, &format!("asleep-{name}"), "sleep=3s").await;
+        let mut flow = Running::start(&system, name, &format!("asleep-{name}"), "sleep=6s").await;
         let (resonate, promises) = (system.resonate(), flow.promises.clone());
         until(&system.log, "a flow that only sleeps", async || {
             // In reverse: a function's effect on its caller precedes its own suspension.

@@ -58,10 +58,7 @@ async fn nobody_holds_a_flow_that_sleeps(server: Server) -> Stopped {
             let held = now["invocations"].as_array()?.iter().any(|one| one["instance"].is_string());
             (sleeper["state"] == "pending" && !held).then_some(())
         });
-        let (end, ()) = futures_util::join!(request, async {
-            watch.await;
-            assert!(start.elapsed() < Duration::from_secs(2), "it was seen asleep too late");
-        });
+        let (end, ()) = futures_util::join!(request, watch);
         assert_eq!(end["result"], flow.result());
         assert!(start.elapsed() >= Duration::from_secs(2), "{:?}", start.elapsed());
     }))

@@ -8,8 +8,8 @@ use tokio::time::timeout;
 
 testkit::on_each_server!(a_frozen_server_is_an_event_for_whoever_looks_and_so_is_its_return);
 
-/// A request to the server is given up after three seconds, and the next one comes a second later. A test
-/// gives a busy machine more.
+/// The gateway abandons a request to the server after three seconds and sends the next one a second
+/// later. The rest allows for a busy machine.
 const SOON: Duration = Duration::from_secs(6);
 
 /// Somebody who looks at a flow.

@@ -7,7 +7,11 @@ use std::{
 
 use serde_json::{Value, json};
 use testkit::{
-    FLOWS, Http, Log, Server, System, flows, flows::Function, free_port, process, until,
+    FLOWS, Http, Log, Server, System, flows,
+    flows::Function,
+    free_port,
+    process::{self, executable_of, skipped},
+    until,
 };
 
 /// Names the executable of Jaeger. If it is not set, the tests use the `jaeger` on PATH.
@@ -132,8 +136,8 @@ async fn start(test: &str, options: &[&str]) -> Option<(System, Jaeger)> {
         let path = std::env::var_os("PATH")?;
         std::env::split_paths(&path).map(|folder| folder.join("jaeger")).find(|path| path.is_file())
     };
-    let Some(executable) = std::env::var_os(JAEGER).map(PathBuf::from).or_else(on_path) else {
-        eprintln!("skipped: {test} ({JAEGER} is not set, and there is no jaeger on PATH)");
+    let Some(executable) = executable_of(JAEGER).map(PathBuf::from).or_else(on_path) else {
+        skipped(test, &format!("{JAEGER} is not set, and there is no jaeger on PATH"));
         return None;
     };
     let (page, otlp) = (free_port().to_string(), free_port().to_string());

@@ -8,7 +8,7 @@
 //! ```sh
 //! cargo test -p launcher --test traces
 //! ASYNC_RPC_KILLS=50 cargo test -p launcher --test traces random_kills   # default: 10
-//! ASYNC_RPC_SEED=…   # repeats a run of random_kills: it prints its seed
+//! ASYNC_RPC_SEED=…   # random_kills with the same random choices; it prints its seed
 //! ```
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 

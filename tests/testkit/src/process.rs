@@ -1,6 +1,8 @@
 //! Processes that a test starts.
 
 use std::{
+    ffi::OsString,
+    io::Write,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::LazyLock,
@@ -84,6 +86,16 @@ impl Drop for Process {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// The executable that an environment variable names. An empty variable counts as unset.
+pub fn executable_of(variable: &str) -> Option<OsString> {
+    std::env::var_os(variable).filter(|path| !path.is_empty())
+}
+
+/// Says that `test` is skipped, past the test harness, which shows the output of failed tests only.
+pub fn skipped(test: &str, why: &str) {
+    let _ = std::io::stderr().write_all(format!("skipped: {test} ({why})\n").as_bytes());
 }
 
 /// A command that runs the executable under test with these settings and no others.

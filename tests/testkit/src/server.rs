@@ -1,6 +1,6 @@
 //! The Resonate Servers that the tests run on.
 
-use std::{ffi::OsString, io::Write, net::SocketAddr, path::Path, process::Command};
+use std::{ffi::OsString, net::SocketAddr, path::Path, process::Command};
 
 use crate::{Http, Log, Process, free_port, process, until};
 
@@ -17,18 +17,19 @@ pub enum Server {
 }
 
 impl Server {
-    /// The executable of the official server, if there is one. An empty variable counts as unset.
+    /// The executable of the official server, if there is one.
     pub fn official_executable() -> Option<OsString> {
-        std::env::var_os(OFFICIAL).filter(|path| !path.is_empty())
+        process::executable_of(OFFICIAL)
     }
 
     /// Whether there is an official server. If not, says that `test` is skipped.
     pub fn official_is_here(test: &str) -> bool {
         let here = Self::official_executable().is_some();
         if !here {
-            // Written past the test harness, which shows the output of failed tests only.
-            let line = format!("skipped on the official server: {test} ({OFFICIAL} is not set)\n");
-            let _ = std::io::stderr().write_all(line.as_bytes());
+            process::skipped(
+                &format!("{test}, on the official server"),
+                "RESONATE_SERVER_BIN is not set",
+            );
         }
         here
     }
@@ -103,6 +104,12 @@ impl Prepared {
         }
         let executable = self.executable.as_ref().expect("RESONATE_SERVER_BIN is set");
         let mut command = Command::new(executable);
+        // What the user has set for another server is not for this one.
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("RESONATE_") {
+                command.env_remove(name);
+            }
+        }
         command
             .arg("serve")
             .current_dir(&self.directory)

@@ -54,8 +54,8 @@ pub async fn until_within<T>(
 pub fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     loop {
-        let port = 12_000 + (std::process::id() as u16).wrapping_mul(37) % 20_000;
-        let port = port + NEXT.fetch_add(1, Ordering::Relaxed) % 500;
+        let port = 12_000 + (std::process::id() as u16).wrapping_mul(37) % 18_000;
+        let port = port + NEXT.fetch_add(1, Ordering::Relaxed) % 2_000;
         if TcpListener::bind(("127.0.0.1", port)).is_ok() {
             return port;
         }
