@@ -141,13 +141,13 @@ impl TelemetryBuilder {
             }
         };
         telemetry.stores_baggage = stores_baggage;
-        telemetry.set_global();
         if let Some(settings) = metrics {
             let Identity { instance, .. } = telemetry.identity();
             let resource = telemetry.identity().resource();
             let export = MetricExport::start(&settings, resource, instance)?;
             telemetry.measure(export);
         }
+        telemetry.set_global();
         Ok(telemetry)
     }
 

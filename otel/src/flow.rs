@@ -235,7 +235,7 @@ impl FirstCall {
 }
 
 impl Drop for FirstCall {
-    /// The call ends without a word about the promise.
+    /// The call ended before the server answered about the promise.
     fn drop(&mut self) {
         if self.flow.outcome.get().is_none() {
             self.flow.emit(&self.promise, None);
@@ -327,7 +327,7 @@ impl Drop for ServerSpan {
         let Some(request) = self.request.take() else { return };
         let end = SystemTime::now();
         match self.flow.take() {
-            // The client hung up first. The creation continues, and tells whose child this is.
+            // The client hung up first. The creation continues, and its outcome decides the parent.
             Some(flow) if flow.called.load(Ordering::Relaxed) && flow.outcome.get().is_none() => {
                 // At the end of a process there is no runtime any more.
                 let Ok(runtime) = Handle::try_current() else { return };

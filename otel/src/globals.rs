@@ -9,7 +9,7 @@ use opentelemetry_sdk::trace::SdkTracerProvider;
 
 /// Sets the propagator.
 pub(crate) fn propagator(propagator: impl TextMapPropagator + Send + Sync + 'static) {
-    // That of OpenTelemetry's start writes nothing.
+    // OpenTelemetry's default propagator has no fields.
     if global::get_text_map_propagator(|current| current.fields().next().is_none()) {
         global::set_text_map_propagator(propagator);
     }
@@ -22,8 +22,8 @@ pub(crate) fn tracer_provider(provider: &SdkTracerProvider) {
     }
 }
 
-/// Whether the provider is that of OpenTelemetry's start: a span below another one is then that other
-/// one again.
+/// Whether the provider is OpenTelemetry's default one, which makes no spans: a child span then has
+/// the context of its parent.
 fn makes_no_spans() -> bool {
     let (trace, id) = (TraceId::from(1), SpanId::from(1));
     let parent = SpanContext::new(trace, id, TraceFlags::default(), true, TraceState::default());

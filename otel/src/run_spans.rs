@@ -319,7 +319,6 @@ impl OpenRuns {
 
     /// The server has confirmed a heartbeat of a run, which was sent at `sent`.
     pub fn heartbeat(&self, task: &str, version: i64, sent: Instant) {
-        let Some(emitter) = &self.emitter else { return };
         let mut runs = self.lock();
         let Some(run) = runs.get_mut(task).filter(|run| run.version == version) else { return };
         // If the lease may have ended before this heartbeat arrived, the answer says nothing.
@@ -329,6 +328,7 @@ impl OpenRuns {
             return;
         }
         run.certain = sent;
+        let Some(emitter) = &self.emitter else { return };
         let since = run.marked.elapsed().unwrap_or_default();
         let due = match run.begun.elapsed() {
             age if age < FIRST_LEASE_SPAN => false,

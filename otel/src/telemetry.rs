@@ -122,7 +122,7 @@ impl Telemetry {
         };
         let Export { queue, batch, delay, .. } = *export;
         let counts = Arc::new(Counts::default());
-        let log = Log::new(export.to.endpoint.clone(), identity.instance.clone());
+        let log = Log::new(export.to.shown(), identity.instance.clone());
         let bounds = Bounds { queue, batch, delay };
         let processor = Batches::start(sender, bounds, counts.clone(), log)
             .map_err(|error| invalid(error.to_string()))?;
@@ -241,7 +241,7 @@ impl Telemetry {
     {
         let started = self.started.as_ref()?;
         let tracer: Tracer = started.provider.tracer_with_scope(scope());
-        // A target stands for all that begin like it.
+        // A target also matches every target that starts with it.
         let mut filter = Targets::new()
             .with_default(spans.default_level().unwrap_or(LevelFilter::OFF))
             .with_targets(["resonate", "opentelemetry"].map(|target| (target, LevelFilter::OFF)))

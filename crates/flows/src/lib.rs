@@ -12,7 +12,7 @@
 mod options;
 mod table;
 
-pub use options::{Options, STEP};
+pub use options::{LONGEST, MOST_FAILURES, Options, STEP};
 pub use table::{Answer, Caller, Checkpoint, FLOWS, Flow, Function, Invocation};
 
 /// The `service.namespace` of every process in traces.

@@ -13,6 +13,12 @@ use wire::Address;
 /// The length of one checkpointed step of `work`; the last one takes what is left.
 pub const STEP: Duration = Duration::from_secs(1);
 
+/// The longest `work` and `sleep`.
+pub const LONGEST: Duration = Duration::from_secs(600);
+
+/// The highest value of `fail`.
+pub const MOST_FAILURES: u32 = 10;
+
 /// Options of a flow. Without any it serializes as null, and no function runs a step.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "Option<Fields>", into = "Option<Fields>")]
@@ -51,6 +57,13 @@ impl From<Options> for Option<Fields> {
 }
 
 impl Options {
+    /// Whether a request could have asked for this. Other clients of the server can store anything.
+    pub fn are_allowed(&self) -> bool {
+        let durations = [self.work, self.sleep];
+        durations.into_iter().flatten().all(|it| it <= LONGEST)
+            && self.fail.is_none_or(|failures| failures <= MOST_FAILURES)
+    }
+
     /// Each option's name, and its value as a person writes it.
     pub fn named(&self) -> [(&'static str, Option<String>); 3] {
         [

@@ -213,7 +213,8 @@ impl Flow {
     pub fn recognize(function: &str, arguments: &Value) -> Option<(&'static Self, Options)> {
         let flow = FLOWS.iter().find(|flow| flow.first().name == function)?;
         let options = arguments.as_array()?.last()?;
-        Some((flow, serde_json::from_value(options.clone()).ok()?))
+        let options: Options = serde_json::from_value(options.clone()).ok()?;
+        options.are_allowed().then_some((flow, options))
     }
 
     /// All calls of the flow `id`, in the order of [`Self::functions`]. The promises that a
@@ -334,6 +335,10 @@ mod tests {
         assert_eq!(Flow::recognize("bar", &json!([null])), None);
         assert_eq!(Flow::recognize("zim", &json!([1])), None);
         assert_eq!(Flow::recognize("foo", &Value::Null), None);
+        for more in ["{\"work\":\"11m\"}", "{\"sleep\":\"11m\"}", "{\"fail\":11}"] {
+            let options: Value = serde_json::from_str(more).unwrap();
+            assert_eq!(Flow::recognize("foo", &json!([options])), None, "{more}");
+        }
     }
 
     #[test]

@@ -168,6 +168,7 @@ impl Jaeger {
                 "--config".to_owned(),
                 text(&configuration),
             ],
+            secrets: Vec::new(),
             environment: vec![
                 ("JAEGER_LISTEN_HOST", self.page.ip().to_string()),
                 ("JAEGER_PAGE_PORT", port(self.page)),

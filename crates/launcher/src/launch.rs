@@ -148,9 +148,16 @@ impl Plan {
             true => &["--crash-button", "true"],
             false => &[],
         };
+        // Everybody on this machine can read a command line.
+        let shown = settings::without_credentials(&server);
+        let (address, secrets) = match shown == server {
+            true => (vec!["--server", &shown], Vec::new()),
+            false => (Vec::new(), vec![("NODE_SERVER_URL", server.clone())]),
+        };
         let process = |role, group, instance: &str, more: &[&str]| {
-            let own = [group, "--instance", instance, "--server", &server];
-            self.spec(role, group, instance, &[&own, button, more].concat())
+            let own = [group, "--instance", instance];
+            let arguments = [&own, &address[..], button, more].concat();
+            Spec { secrets: secrets.clone(), ..self.spec(role, group, instance, &arguments) }
         };
         let listen = self.gateway.listen.to_string();
         let start = command_line(&process(Role::Service, "{group}", "{instance}", &[]));
@@ -168,10 +175,10 @@ impl Plan {
                 system.start(process(Role::Service, group, &instance(group, n), &[]))?;
             }
         }
-        system.all_ready(&server).await?;
+        system.all_ready(&shown).await?;
         let gateway = system.address(gateway::GROUP).unwrap_or(self.gateway.listen);
         let page = format!("http://{}", settings::reachable(gateway));
-        report::print_summary(&system.rows(), &page, (&server, kind), &self.traces);
+        report::print_summary(&system.rows(), &page, (&shown, kind), &self.traces);
         if self.options.open {
             browser::open(&page);
         }
@@ -187,6 +194,7 @@ impl Plan {
             program: Program::Own,
             arguments: arguments.iter().map(|&word| word.to_owned()).collect(),
             environment: self.traces.environment(role),
+            secrets: Vec::new(),
         }
     }
 }

@@ -37,6 +37,8 @@ pub struct Spec {
     pub arguments: Vec<String>,
     /// Variables beyond the environment that it inherits.
     pub environment: Vec<(&'static str, String)>,
+    /// More of them, whose values nobody may see.
+    pub secrets: Vec<(&'static str, String)>,
 }
 
 /// The part of a process in the system.
@@ -94,7 +96,7 @@ impl Process {
         };
         command
             .args(&spec.arguments)
-            .envs(spec.environment.iter().map(|(name, value)| (name, value)));
+            .envs(spec.environment.iter().chain(&spec.secrets).map(|(name, value)| (name, value)));
         command.env(LAUNCHED, "1").stdin(Stdio::from(OwnedFd::from(theirs)));
         // A process group of its own: Ctrl-C in the terminal reaches only the launcher, which then
         // stops the others in order.
@@ -167,9 +169,12 @@ pub fn command_line(spec: &Spec) -> String {
     let executable = executable().unwrap_or_else(|_| "async-rpc".into());
     let path = executable.strip_prefix(&here).unwrap_or(&executable);
     let mut words = Vec::new();
-    if !spec.environment.is_empty() {
+    let environment = spec.environment.iter().map(|(name, value)| format!("{name}={value}"));
+    let secrets = spec.secrets.iter().map(|(name, _)| format!("{name}=…"));
+    let variables: Vec<_> = environment.chain(secrets).collect();
+    if !variables.is_empty() {
         words.push("env".to_owned());
-        words.extend(spec.environment.iter().map(|(name, value)| format!("{name}={value}")));
+        words.extend(variables);
     }
     words.push(path.display().to_string());
     words.extend(spec.arguments.iter().cloned());

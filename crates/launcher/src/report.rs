@@ -50,26 +50,30 @@ impl Progress {
 
     fn print(&self, text: &str) {
         if self.terminal {
-            print!("{text}\x1b[K\r");
-            // It fails if nobody reads the output any more.
-            let _ = std::io::stdout().flush();
+            say(&format!("{text}\x1b[K\r"));
         }
     }
+}
+
+/// Prints a text. That nobody reads it any more (`async-rpc | less`) is no reason to stop the system.
+fn say(text: &str) {
+    let mut output = std::io::stdout().lock();
+    let _ = output.write_all(text.as_bytes()).and_then(|()| output.flush());
 }
 
 /// Prints which processes are not ready.
 pub fn print_waiting(waiting: &[&str], total: usize, server: &str) {
     let (ready, waiting) = (total - waiting.len(), waiting.join(", "));
-    println!(
-        "{ready} of {total} processes are ready; waiting for {waiting} (Resonate Server: {server})"
-    );
+    say(&format!(
+        "{ready} of {total} processes are ready; waiting for {waiting} (Resonate Server: {server})\n"
+    ));
 }
 
 /// Prints the address of the page, the table of processes, and what to try first. `server`: its
 /// address, and what kind of server it is.
 pub fn print_summary(rows: &[Row], page: &str, server: (&str, &str), traces: &Traces) {
     // In one piece: processes print too.
-    print!("{}", summary(rows, page, server, &traces_lines(traces, jaeger::endpoint())));
+    say(&summary(rows, page, server, &traces_lines(traces, jaeger::endpoint())));
 }
 
 fn summary(rows: &[Row], page: &str, (server, kind): (&str, &str), traces: &[String]) -> String {
@@ -113,8 +117,9 @@ fn demo(rows: &[Row], page: &str) -> Vec<String> {
 
 /// Where spans go. `endpoint`: the user's own, and the variable that names it.
 fn traces_lines(traces: &Traces, endpoint: Option<(&str, String)>) -> Vec<String> {
-    let elsewhere =
-        endpoint.map(|(variable, url)| format!("Traces:          go to {url} ({variable})"));
+    let elsewhere = endpoint.map(|(variable, url)| {
+        format!("Traces:          go to {} ({variable})", settings::without_credentials(&url))
+    });
     match traces {
         Traces::Jaeger(jaeger) => {
             let page = format!("Jaeger:          http://{} (traces are in memory)", jaeger.page());
@@ -135,7 +140,7 @@ pub fn print_exit(
     others: &[&str],
     restart: Option<Duration>,
 ) {
-    println!("{}", exit_line(spec, pid, status, others, restart));
+    say(&format!("{}\n", exit_line(spec, pid, status, others, restart)));
 }
 
 fn exit_line(
@@ -163,17 +168,17 @@ fn exit_line(
 
 /// Prints that a process was restarted, and is ready.
 pub fn print_back(instance: &str, pid: u32, address: SocketAddr) {
-    println!("{instance} is back (pid {pid}, port {})", address.port());
+    say(&format!("{instance} is back (pid {pid}, port {})\n", address.port()));
 }
 
 /// Prints that no browser could be opened.
 pub fn print_no_browser(program: &str, error: &std::io::Error) {
-    println!("cannot open a browser: {program}: {error}");
+    say(&format!("cannot open a browser: {program}: {error}\n"));
 }
 
 /// Prints why something failed that the launcher can do without.
 pub fn print_error(error: &Error) {
-    println!("{error}");
+    say(&format!("{error}\n"));
 }
 
 /// What is wrong if a process exits before it is ready.
@@ -187,17 +192,17 @@ pub fn failed_start(spec: &Spec, status: ExitStatus) -> String {
 
 /// Prints that the launcher stops its processes.
 pub fn print_stopping(processes: usize) {
-    println!("stopping {processes} processes");
+    say(&format!("stopping {processes} processes\n"));
 }
 
 /// Prints that a process was killed because it did not stop in time.
 pub fn print_killed(instance: &str, pid: u32, patience: Duration) {
-    println!("{instance} (pid {pid}) did not stop within {patience:?} and was killed");
+    say(&format!("{instance} (pid {pid}) did not stop within {patience:?} and was killed\n"));
 }
 
 /// Prints that a process was killed because it does not listen.
 pub fn print_silent(instance: &str, pid: u32, patience: Duration) {
-    println!("{instance} (pid {pid}) did not listen within {patience:?} and was killed");
+    say(&format!("{instance} (pid {pid}) did not listen within {patience:?} and was killed\n"));
 }
 
 /// How a process ended.
@@ -224,6 +229,7 @@ mod tests {
             },
             arguments: vec![group.to_owned()],
             environment: Vec::new(),
+            secrets: Vec::new(),
         }
     }
 

@@ -25,6 +25,12 @@ const GRACE: Duration = Duration::from_secs(4);
 /// How long another program may take to listen before it is killed.
 const START: Duration = Duration::from_secs(60);
 
+/// A process that exits at once is not restarted more often.
+const LEAST_PAUSE: Duration = Duration::from_millis(100);
+
+/// When a process is started again that this machine had no room for.
+const FAILED: Duration = Duration::from_secs(1);
+
 /// How many events may wait to be handled; then the tasks that watch processes wait.
 const EVENTS: usize = 64;
 
@@ -172,19 +178,26 @@ impl System {
         let restart = self.restart.filter(|_| restarts);
         report::print_exit(spec, *pid, status, &others, restart);
         if let Some(after) = restart {
-            let tell = self.tell.clone();
-            tokio::spawn(async move {
-                sleep(after).await;
-                // It fails if the launcher stops meanwhile.
-                drop(tell.send(Event::Restart(place)).await);
-            });
+            self.restart_later(place, after);
         }
+    }
+
+    fn restart_later(&self, place: usize, after: Duration) {
+        let tell = self.tell.clone();
+        tokio::spawn(async move {
+            sleep(after.max(LEAST_PAUSE)).await;
+            // It fails if the launcher stops meanwhile.
+            drop(tell.send(Event::Restart(place)).await);
+        });
     }
 
     fn restart(&mut self, place: usize) {
         match self.start_at(place, self.processes[place].spec.clone()) {
             Ok(process) => self.processes[place] = process,
-            Err(error) => report::print_error(&error),
+            Err(error) => {
+                report::print_error(&error);
+                self.restart_later(place, FAILED);
+            }
         }
     }
 

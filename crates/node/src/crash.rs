@@ -25,6 +25,6 @@ pub(crate) async fn crash() -> resonate_sdk::error::Result<()> {
 #[expect(clippy::disallowed_methods, reason = "this is the point")]
 fn die() -> ! {
     let _ = kill_process(getpid(), Signal::KILL);
-    // The first process of a container gets here: the kernel protects it from its own signals.
+    // PID 1 of a container gets here: the kernel does not let it kill itself with a signal.
     std::process::exit(KILLED)
 }

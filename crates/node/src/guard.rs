@@ -16,9 +16,8 @@ use crate::{errors, step::Runtime};
 /// The target of the span that names promise and run in log lines. Traces have other spans for that.
 pub(crate) const TARGET: &str = "node::run";
 
-/// A function with what the runtime adds to each: log lines that name promise and run, and a
-/// rejected promise in place of a panic or of arguments that do not decode, which would come back
-/// for ever.
+/// Wraps a function: its log lines name promise and run, and a panic or invalid arguments reject
+/// the promise. Without that, its task would come back for ever.
 pub(crate) struct Guarded<D, Args, T>(D, PhantomData<fn(Args) -> T>);
 
 impl<D, Args, T> Guarded<D, Args, T> {

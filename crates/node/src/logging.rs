@@ -46,7 +46,7 @@ pub fn start(settings: &LogSettings, telemetry: Option<&Telemetry>) {
     let filter = Targets::new()
         .with_default(settings.log.default_level().unwrap_or(LevelFilter::INFO))
         .with_targets(OFF.map(|target| (target, LevelFilter::OFF)))
-        // Turning a target off turns off all that begin like it.
+        // Turning a target off also turns off every target that starts with it.
         .with_target("resonate_otel", LevelFilter::INFO)
         .with_targets(settings.log.iter());
     let ansi = std::io::stderr().is_terminal();

@@ -6,7 +6,7 @@
 //! | `runs` | leases, fencing, drain, poison: what may be sent, and until when |
 //! | [`resonate_otel::Traced`] | contexts and spans |
 //! | `repeat` | time-outs, backoff, deadlines: which answers are answers |
-//! | `http` | one request and its answer; `stream`: the messages of the server; `token`, `tls`: what makes them trust each other |
+//! | `http` | one request and its answer; `stream`: messages; `token`, `tls`: credentials |
 //!
 //! A process that only creates and awaits promises uses the same layers without the upper two:
 //! [`client`].

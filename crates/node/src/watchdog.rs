@@ -1,8 +1,8 @@
 //! Notices that the runtime of this process is blocked.
 //!
 //! Functions and heartbeats share a thread. A step that blocks it (`std::thread::sleep`, a blocking
-//! client) stops the heartbeats of every run of the process, and their leases are lost while it
-//! lives. Nothing can be done about it from outside the step, so the log says what to change.
+//! client) stops the heartbeats of every run of the process: their leases expire although the
+//! process lives. Only the step itself can be fixed, so the log says what to change.
 
 use std::{
     sync::{

@@ -2,6 +2,8 @@
 
 use std::{fmt::Display, process::ExitCode};
 
+use crate::without_credentials;
+
 /// Exit code for an unusable setting (`EX_USAGE` of sysexits.h).
 pub const EXIT_SETTING: u8 = 64;
 
@@ -58,7 +60,8 @@ pub struct SettingError {
 impl SettingError {
     /// An error about the value of the variable or option `name`.
     pub fn new(name: impl Into<String>, value: &str, expected: impl Into<String>) -> Self {
-        let value = format!(" {value:?}");
+        // A URL with a mistake may have a password.
+        let value = format!(" {:?}", without_credentials(value));
         Self { value, ..Self::of_secret(name, expected) }
     }
 

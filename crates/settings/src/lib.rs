@@ -32,7 +32,7 @@ pub use self::{
     error::{EXIT_SETTING, Error, SettingError, fail},
     log::{LogFormat, filter},
     secret::{Secret, SecretFile, secret, token},
-    values::{address, boolean, duration, integer, name, reachable, url},
+    values::{address, boolean, duration, integer, name, reachable, url, without_credentials},
 };
 
 /// The rest of the variable that names a prefix's file.
@@ -263,7 +263,9 @@ fn invalid_value(
             .strip_prefix(&option)
             .is_some_and(|it| it.is_empty() || it.starts_with('='))
     });
-    let Some(variable) = variable_of(command, &option).filter(|_| !typed) else {
+    let chosen = chosen(command, arguments);
+    let variable = chosen.iter().find_map(|command| variable_of(command, &option));
+    let Some(variable) = variable.filter(|_| !typed) else {
         return Some(SettingError::new(option, &value, expected));
     };
     if std::env::var_os(&variable).is_some_and(|value| !value.is_empty()) {
@@ -274,13 +276,24 @@ fn invalid_value(
     Some(SettingError { place, ..SettingError::new(key, &value, expected) })
 }
 
-/// The variable of the argument `--option`.
+/// The variable of the argument `--option` of a command.
 fn variable_of(command: &Command, option: &str) -> Option<String> {
-    let own = command.get_arguments().find(|it| it.get_long() == option.strip_prefix("--"));
-    match own.and_then(|argument| argument.get_env()) {
-        Some(variable) => Some(variable.to_string_lossy().into_owned()),
-        None => command.get_subcommands().find_map(|below| variable_of(below, option)),
+    let own = command.get_arguments().find(|it| it.get_long() == option.strip_prefix("--"))?;
+    own.get_env().map(|variable| variable.to_string_lossy().into_owned())
+}
+
+/// The command, and the subcommands that `arguments` choose: two of them may have an option of the
+/// same name.
+fn chosen<'a>(command: &'a Command, arguments: &[OsString]) -> Vec<&'a Command> {
+    let mut lenient = command.clone().ignore_errors(true);
+    let matches = lenient.try_get_matches_from_mut(arguments).ok();
+    let mut level = matches.as_ref();
+    let mut chosen = vec![command];
+    while let Some((name, below)) = level.and_then(ArgMatches::subcommand) {
+        chosen.extend(chosen.last().and_then(|last| last.find_subcommand(name)));
+        level = Some(below);
     }
+    chosen
 }
 
 #[cfg(test)]

@@ -61,8 +61,8 @@ pub fn token(text: &str) -> Result<Secret, String> {
     }
 }
 
-/// A file with secrets. What it holds is read again when it changes; as long as it cannot be read, what
-/// was read last is kept.
+/// A file with secrets. It is read again when it changes; while it cannot be read, the last
+/// contents stay in use.
 pub struct SecretFile<T> {
     path: String,
     parse: fn(&str) -> Result<T, String>,
@@ -131,7 +131,7 @@ impl<T> SecretFile<T> {
                     tracing::warn!(
                         file,
                         reason,
-                        "secret not read again; the last one stays in use"
+                        "secret file is unusable; the last secret stays in use"
                     );
                 }
             }

@@ -1,6 +1,6 @@
 use std::{io::Write, time::Duration};
 
-use clap::Args;
+use clap::{Arg, Args};
 use tracing::Level;
 
 use super::*;
@@ -26,6 +26,25 @@ fn file(toml: &str) -> tempfile::NamedTempFile {
     let mut file = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
     file.write_all(toml.as_bytes()).unwrap();
     file
+}
+
+#[test]
+fn an_error_names_the_setting_of_the_subcommand_that_was_chosen() {
+    let other = Command::new("other").args([
+        Arg::new("config_file").long("config-file").env("OTHER_CONFIG_FILE"),
+        Arg::new("lease")
+            .long("lease")
+            .env("OTHER_LEASE")
+            .default_value("3s")
+            .value_parser(duration(Duration::from_secs(1), Duration::from_secs(9))),
+    ]);
+    let tested = Settings::augment_args(Command::new("tested"));
+    let file = file("lease = \"soon\"\n");
+    let path = file.path().to_str().unwrap();
+    let arguments = ["all", "other", "--config-file", path].map(OsString::from);
+    let command = Command::new("all").subcommands([tested, other]);
+    let error = parse(command, &["TESTED", "OTHER"], arguments).unwrap_err().to_string();
+    assert!(error.starts_with(&format!("invalid lease \"soon\" in {path}: ")), "{error}");
 }
 
 #[test]
@@ -63,8 +82,29 @@ fn an_error_names_the_setting_the_value_and_what_is_expected() {
 }
 
 #[test]
+fn credentials_are_not_shown() {
+    for (url, shown) in [
+        ("http://user:secret@resonate:8001", "http://resonate:8001"),
+        ("http://user@resonate:8001/base", "http://resonate:8001/base"),
+        ("htp://user:se@cret@resonate", "htp://resonate"),
+        ("http://127.0.0.1:8001/a@b", "http://127.0.0.1:8001/a@b"),
+        ("a@b", "a@b"),
+    ] {
+        assert_eq!(without_credentials(url), shown);
+        let error = SettingError::new("URL", url, "expected another one").to_string();
+        assert_eq!(error, format!("invalid URL {shown:?}: expected another one"));
+    }
+}
+
+#[test]
 fn values_are_checked() {
-    assert_eq!(url("http://resonate:8001/").unwrap(), "http://resonate:8001");
+    for (text, expected) in [
+        ("http://resonate:8001/", "http://resonate:8001"),
+        (" HTTPS://Resonate/base ", "https://resonate/base"),
+        ("http:resonate:8001", "http://resonate:8001"),
+    ] {
+        assert_eq!(url(text).as_deref(), Ok(expected));
+    }
     for bad in ["resonate:8001", "ftp://x", "http://", ""] {
         assert!(url(bad).is_err(), "{bad}");
     }

@@ -50,16 +50,27 @@ pub fn address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| expected.to_owned())
 }
 
-/// Reads an `http://` or `https://` address; a slash at its end is removed.
+/// Reads an `http://` or `https://` address, and returns it as a browser would write it, without a slash
+/// at its end.
 ///
 /// # Errors
 /// What is expected.
 pub fn url(text: &str) -> Result<String, String> {
     match url::Url::parse(text) {
         Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => {
-            Ok(text.trim_end_matches('/').to_owned())
+            Ok(url.as_str().trim_end_matches('/').to_owned())
         }
         _ => Err("expected an address such as http://127.0.0.1:8001".to_owned()),
+    }
+}
+
+/// A URL without user and password, for logs and errors. It need not be a valid one.
+pub fn without_credentials(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    let authority = rest.find(['/', '?', '#']).map_or(rest, |end| &rest[..end]);
+    match authority.rfind('@') {
+        Some(at) => format!("{scheme}://{}", &rest[at + 1..]),
+        None => url.to_owned(),
     }
 }
 

@@ -53,7 +53,7 @@ pub struct Answer {
     pub sent: Option<Instant>,
 }
 
-/// What came back is not an answer to the request: something between the two spoke instead.
+/// The response is not an answer to the request: something in between, such as a proxy, replied.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NotAnAnswer {
     /// It is not JSON of an answer.

@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 pub struct Call<A> {
     /// The function's name.
     pub func: String,
-    /// One argument stands bare if the Rust SDK wrote it; several are an array, none is null.
+    /// A single argument is bare if the Rust SDK wrote it; several are an array, none is null.
     #[serde(default)]
     pub args: A,
 }

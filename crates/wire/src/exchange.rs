@@ -40,7 +40,8 @@ pub enum ExchangeError {
         /// Its length.
         bytes: usize,
     },
-    /// It was repeated for long enough, and the server may answer other requests. It may have taken effect.
+    /// The server did not answer this request for too long, though it may answer others. The
+    /// request may have taken effect.
     #[error("the Resonate Server does not answer this request")]
     Unanswered,
     /// A layer did not send it, for this reason.

@@ -36,8 +36,8 @@ const FLUSH: Duration = Duration::from_secs(5);
 /// Backoff after a refused batch: it doubles from the first to the last.
 const BACKOFF: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(2)];
 
-/// A batch that the collector has answered with a temporary error for so long is given up: perhaps
-/// it is the batch.
+/// A batch is given up once the collector has answered it with temporary errors for this long: the
+/// batch itself may be the cause.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How spans are batched.

@@ -67,7 +67,7 @@ impl Export {
         let exporter = Logged {
             exporter,
             recorder,
-            endpoint: settings.to.endpoint.clone(),
+            endpoint: settings.to.shown(),
             instance: instance.to_owned(),
             down: AtomicBool::new(false),
         };

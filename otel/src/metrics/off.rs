@@ -10,7 +10,7 @@ use crate::{
     variables::{ConfigurationError, MetricExport},
 };
 
-/// There is none.
+/// It has no values: this build exports no metrics.
 #[derive(Debug, Clone)]
 pub(crate) enum Export {}
 
@@ -20,7 +20,7 @@ impl Export {
         _: Resource,
         _: &str,
     ) -> Result<Self, ConfigurationError> {
-        Err(settings.to.invalid("metrics are a feature of the crate"))
+        Err(settings.to.invalid("this build lacks the feature `metrics`"))
     }
 
     pub fn meter(&self) -> Meter {

@@ -79,7 +79,9 @@ impl Inner {
         let Operation::PromiseSettle(settle) = request.operation() else { unreachable!() };
         let id = settle.id.to_string();
         // The server answers alike whether this request settled the promise or another one.
-        let settler = format!("{} {}", self.instance, RandomIdGenerator::default().new_span_id());
+        // No version of a run looks like this.
+        let mark = RandomIdGenerator::default().new_span_id();
+        let settler = format!("{} client-{mark}", self.instance);
         if self.observes() {
             request.add_headers(&Pairs::from_iter([(key::HEADER_SETTLER, settler.clone())]));
         }
@@ -145,9 +147,9 @@ impl Inner {
         steps
     }
 
-    /// Steps that were run here and that nobody settles any more: the function dropped them, or they
-    /// ended with their flow. Something may be below them, so they get their spans. `last`: only if this
-    /// was the last run of the task, because one after it has run the same step.
+    /// Emits the steps that ran here and will not be settled: the function dropped them, or they
+    /// ended with their flow. Other spans may have them as their parent. `last`: only if this was
+    /// the last run of the task, because a later run has run the same step.
     fn close_steps(
         self: &Arc<Self>,
         task: &str,

@@ -1,4 +1,4 @@
-//! Answers that do not come: the promise tells later whether its request took effect.
+//! Lost answers: the promise shows later whether its request took effect.
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -51,7 +51,7 @@ impl UnderWay {
     pub fn note(&mut self, answered: &Answered) {
         match answered {
             Err(ExchangeError::Unreachable { .. }) => {}
-            // A proxy or a failing store speaks, as far as is known.
+            // It may come from a proxy or a failing store, so it proves nothing.
             Ok(answer) if answer.status() >= 500 => {}
             _ => self.forget(),
         }
@@ -144,6 +144,9 @@ impl Inner {
         let Ok(runtime) = Handle::try_current() else { return };
         if under_way >= MOST {
             tracing::debug!("too many lost answers; one is not looked up");
+            if let Some(Lost::Fulfill { id, version }) = &look_up.lost {
+                self.end(id, *version, Outcome::Fenced);
+            }
             return;
         }
         runtime.spawn(look_up.run());
@@ -215,7 +218,7 @@ impl LookUp {
 impl Drop for LookUp {
     fn drop(&mut self) {
         self.inner.looked_up.fetch_sub(1, Ordering::Relaxed);
-        // There may be spans below this one, and nobody else knows it.
+        // Other spans may have this one as their parent, and no other process can emit it.
         if let Some(Lost::Creation { prepared, request, end, .. }) = self.lost.take()
             && let Some(promise) = as_sent(&request)
             && let (Some(spans), Some(creation)) = (&self.inner.spans, prepared.creation())

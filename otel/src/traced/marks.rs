@@ -1,5 +1,5 @@
-//! Marks: what a run leaves for the next one, since the server keeps neither how a run ended nor who
-//! it was.
+//! Marks: what a run leaves for the next one, since the server stores neither how a run ended nor
+//! which process ran it.
 //!
 //! A mark is a promise in the branch of the run, so the next run finds it in its preload. It is made
 //! with a time-out that has passed: nobody can wait for it, and it costs the server no timer. A run

@@ -10,7 +10,7 @@ use percent_encoding::percent_decode_str;
 use super::{ConfigurationError, Variables};
 
 /// Spans reach the collector about this long after their end, unless `OTEL_BSP_SCHEDULE_DELAY` says
-/// otherwise: a crash should show while one is still looking.
+/// otherwise: a crash should be visible while somebody is still watching.
 const SCHEDULE_DELAY: u64 = 500;
 
 /// Most spans that wait for the collector, unless `OTEL_BSP_MAX_QUEUE_SIZE` says otherwise.
@@ -91,13 +91,26 @@ pub(crate) struct Destination {
 }
 
 impl Destination {
+    /// The address as logs may show it: without user, password and query, which may be secrets.
+    pub fn shown(&self) -> String {
+        shown(&self.endpoint)
+    }
+
     /// Nothing can be exported to it, for this reason.
     pub fn invalid(&self, error: impl Display) -> ConfigurationError {
         let (variable, value) = &self.given;
         let expected =
             format!("expected an OTLP/HTTP address such as http://127.0.0.1:4318 ({error})");
-        ConfigurationError::new(variable, value, expected)
+        ConfigurationError::new(variable, &shown(value), expected)
     }
+}
+
+fn shown(url: &str) -> String {
+    let url = url.split(['?', '#']).next().unwrap_or_default();
+    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    let authority = rest.find('/').map_or(rest, |end| &rest[..end]);
+    let user = authority.rfind('@').map_or(0, |at| at + 1);
+    format!("{scheme}://{}", &rest[user..])
 }
 
 impl Variables<'_> {
@@ -143,7 +156,7 @@ impl Variables<'_> {
         })
     }
 
-    /// `None`: the signal is turned off, or nobody takes it.
+    /// `None`: the signal is turned off, or has no endpoint.
     fn destination(&mut self, of: &Signal) -> Result<Option<Destination>, ConfigurationError> {
         if self.off(of) {
             return Ok(None);

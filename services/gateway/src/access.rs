@@ -61,7 +61,7 @@ impl Tokens {
         }
     }
 
-    /// Whether a token is one of these. It takes the same time whichever it is, and if it is none.
+    /// Whether `given` is one of these tokens, in constant time.
     fn have(&self, given: &str) -> bool {
         let equal = |token: &Secret| token.expose().as_bytes().ct_eq(given.as_bytes());
         self.0.iter().map(equal).fold(Choice::from(0), |found, equal| found | equal).into()

@@ -1,8 +1,7 @@
 //! `DELETE /flows/{id}`: cancels a flow. Every promise of it that is pending is settled as canceled.
 //!
-//! Callers come first. A promise that is settled ends its task, so a function whose promise is canceled
-//! creates nothing any more: what it has called until then is all that is left to cancel, and no end of
-//! a call wakes it up.
+//! Callers are canceled first. Settling a promise ends its task, so a canceled function creates no
+//! further promises, and the calls that it made do not resume it. Only those are left to cancel.
 
 use axum::{
     Json,

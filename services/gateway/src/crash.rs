@@ -92,7 +92,7 @@ async fn crash(
     }
 }
 
-/// A context that says to everybody that the call has no spans.
+/// An unsampled context: no process emits spans for the call.
 fn unsampled() -> Context {
     let (trace, span) = Uuid::new_v4().as_u64_pair();
     let trace = TraceId::from(u128::from(trace) << 64 | u128::from(span));
@@ -103,7 +103,7 @@ fn unsampled() -> Context {
 
 /// What became of the process that was called.
 enum Fate {
-    /// It took the call at this moment and holds it still: the dead do not give it back.
+    /// It took the call at this moment and still holds it: a live process would have released it.
     Dead(Run, Instant),
     /// It has given the call back.
     Alive,

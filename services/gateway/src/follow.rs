@@ -1,5 +1,5 @@
-//! How a flow ends that no request waits for: its request was answered with 202, or its client did not want
-//! the result. Flows that a page starts are like this.
+//! Follows the flows that no request waits for: their request was answered with 202, its client did
+//! not ask for the result, or hung up. The page starts such flows.
 
 use flows::{Answer, Flow, Options};
 use tokio::{sync::Semaphore, time::Instant};
@@ -31,6 +31,42 @@ pub fn follow(
             _ = stopping.wait_for(|stopping| *stopping) => {}
         }
     });
+}
+
+/// A flow that a request waits for. If this is dropped before [`Self::ended`], the flow is followed.
+pub struct Unattended<'a> {
+    app: &'a App,
+    flow: &'static Flow,
+    first: Option<Promise<'static>>,
+    options: Options,
+    since: Instant,
+}
+
+impl<'a> Unattended<'a> {
+    /// `counts`: whether this request has created the flow. The end of others is counted elsewhere.
+    pub fn new(
+        app: &'a App,
+        flow: &'static Flow,
+        first: Promise<'static>,
+        options: Options,
+        since: Instant,
+        counts: bool,
+    ) -> Self {
+        Self { app, flow, first: Some(first).filter(|_| counts), options, since }
+    }
+
+    /// The request knows how it ended.
+    pub fn ended(mut self) {
+        self.first = None;
+    }
+}
+
+impl Drop for Unattended<'_> {
+    fn drop(&mut self) {
+        if let Some(first) = self.first.take() {
+            follow(self.app, self.flow, first, self.options, self.since);
+        }
+    }
 }
 
 /// The state of the flow `id` when it has ended: that of its first promise; or, if nobody awaits that, of the

@@ -1,8 +1,8 @@
 //! The names under which the gateway may be asked.
 //!
-//! A page of another site can make its own name mean this machine (DNS rebinding). Then a browser takes the
-//! gateway for that site, and [`crate::origin`] sees nothing foreign; only the name tells. An address in
-//! place of a name cannot be made to mean anything else.
+//! A page of another site can make its own name resolve to this machine (DNS rebinding). Then the
+//! browser treats the gateway as that site, and [`crate::origin`] sees a same-origin request: only
+//! the host name differs. An IP address cannot be rebound.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -43,13 +43,13 @@ impl Hosts {
             let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
             !name.is_empty() && name.chars().all(fits)
         };
-        match () {
-            () if names == [ANY] => Ok(Self(None)),
-            () if names.iter().all(is_name) => Ok(Self(Some(names.into()))),
-            () => {
-                Err("expected host names without ports, such as a.example,b.example, or *".into())
-            }
+        if !names.iter().all(|name| name == ANY || is_name(name)) {
+            return Err(
+                "expected host names without ports, such as a.example,b.example, or *".into()
+            );
         }
+        let is_any = names.iter().any(|name| name == ANY);
+        Ok(Self((!is_any).then(|| names.into())))
     }
 
     fn allow(&self, host: &str) -> bool {
@@ -126,10 +126,12 @@ mod tests {
     fn by_default_a_gateway_on_loopback_has_no_other_name() {
         assert!(!Hosts::of(&settings(&[])).allow("evil.example"));
         assert!(Hosts::of(&settings(&["--listen=0.0.0.0:1"])).allow("a.example"));
-        assert!(Hosts::of(&settings(&["--hosts=*"])).allow("a.example"));
+        for any in ["*", "gateway,*"] {
+            assert!(Hosts::of(&settings(&["--hosts", any])).allow("a.example"), "{any}");
+        }
         let listed = Hosts::of(&settings(&["--listen=0.0.0.0:1", "--hosts=a.example"]));
         assert!(listed.allow("a.example") && !listed.allow("evil.example"));
-        for bad in ["", "a,,b", "http://a", "a:80", "*,a"] {
+        for bad in ["", "a,,b", "http://a", "a:80", "*,a:80"] {
             assert!(Hosts::parse(bad).is_err(), "{bad}");
         }
     }

@@ -66,8 +66,8 @@ impl KeyExtractor for Client {
     }
 }
 
-/// The address that the outermost of the operator's proxies has seen. Each appends one to the header;
-/// what is before that is the client's word.
+/// The address that the outermost of the operator's proxies has seen. Each proxy appends one to the
+/// header; earlier entries come from the client and are not trusted.
 fn forwarded(headers: &HeaderMap, proxies: usize) -> Option<IpAddr> {
     let lists = headers.get_all("x-forwarded-for").into_iter();
     let entries: Vec<_> =

@@ -10,7 +10,7 @@ mod problems;
 use std::{collections::BTreeMap, path::Path};
 
 use axum::http::StatusCode;
-use flows::{FLOWS, Flow};
+use flows::{FLOWS, Flow, MOST_FAILURES};
 use serde_json::{Value, json};
 use utoipa::{
     PartialSchema, ToSchema,
@@ -34,7 +34,7 @@ use crate::{
     crash::Crashed,
     held::Held,
     inspect::Inspection,
-    request::{DURATIONS, IDS, KEY, MOST_FAILURES},
+    request::{DURATIONS, IDS, KEY},
     routes::{Pending, Success},
     stats::Recent,
 };

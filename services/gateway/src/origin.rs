@@ -1,7 +1,7 @@
 //! The 403 for pages of other sites: only the gateway's own pages start or change anything.
 //!
 //! A browser lets any page send a form anywhere. It says where a request comes from: `Sec-Fetch-Site`,
-//! or in older browsers `Origin`. Other clients send neither, and are no danger to anybody's browser.
+//! or in older browsers `Origin`. Other clients send neither, and put no user's browser at risk.
 
 use axum::{
     extract::Request,

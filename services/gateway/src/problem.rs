@@ -226,7 +226,7 @@ fn retry(flow: &Flow) -> String {
 impl From<&client::Error> for Problem {
     fn from(error: &client::Error) -> Self {
         match error {
-            // Where the token is, is nothing for clients.
+            // Clients must not learn where the token is stored.
             client::Error::NoAnswer(ExchangeError::Unauthorized { .. }) => Self::Unavailable(
                 "the Resonate Server refuses the gateway's token; see the gateway's log".to_owned(),
             ),
@@ -264,7 +264,7 @@ impl IntoResponse for Problem {
             headers.insert(RETRY_AFTER, seconds.into());
         }
         if status == StatusCode::UNAUTHORIZED {
-            // The first that a browser knows makes it ask its user.
+            // A browser prompts its user for the first scheme that it supports.
             for challenge in CHALLENGES {
                 headers.append(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
             }

@@ -7,7 +7,7 @@ use axum::{
     extract::{FromRequest, Request as HttpRequest},
     http::{HeaderMap, StatusCode},
 };
-use flows::Options;
+use flows::{LONGEST, MOST_FAILURES, Options};
 use settings::duration;
 
 use crate::problem::Problem;
@@ -18,9 +18,6 @@ pub const LARGEST_BODY: usize = 16 * 1024;
 /// A body that is not complete by then is refused.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
-const LONGEST: Duration = Duration::from_secs(600);
-/// The highest value of `fail`.
-pub const MOST_FAILURES: u32 = 10;
 /// The header that means the same as the parameter `id`.
 pub const KEY: &str = "Idempotency-Key";
 /// What an id may be.
@@ -85,7 +82,7 @@ pub async fn read_body(request: HttpRequest) -> Result<(), Problem> {
             format!("request body is larger than {LARGEST_BODY} bytes; bodies are ignored");
         Problem::Unreadable(StatusCode::PAYLOAD_TOO_LARGE, detail)
     };
-    // A length that is announced need not be waited for.
+    // A declared length that is too large is refused without reading the body.
     if request.body().size_hint().lower() > LARGEST_BODY as u64 {
         return Err(too_large());
     }

@@ -23,7 +23,7 @@ use crate::{
     cancel,
     client::{self, Created},
     conflict, crash, events,
-    follow::follow,
+    follow::{Unattended, follow},
     hosts::{self, Hosts},
     inspect, limit, measured, origin, page,
     problem::Problem,
@@ -47,7 +47,7 @@ pub fn routes(app: App, access: Access) -> Router {
                 start(app, flow, &query.unwrap_or_default(), &headers, &mut span).await
             };
             let response = started.await.into_response();
-            // Dropped before, it tells that the client has hung up.
+            // If the span is dropped before this, it records that the client hung up.
             span.answered(response.status());
             response
         };
@@ -121,24 +121,32 @@ async fn start(
     let at_once = request::responds_async(headers);
     let wait = if at_once { Duration::ZERO } else { app.settings.wait };
     let promise = match flow.answer {
-        Answer::Result(_) => match settled(&app, promise, wait).await {
-            Wait::Settled(promise) => promise,
-            Wait::Forgotten => return Err(Problem::Forgotten(id)),
-            Wait::Over(promise) => {
-                if !reconnected {
-                    follow(&app, flow, promise, options, since);
+        Answer::Result(_) if promise.is_pending() => {
+            // If the client hangs up, or the request may not wait until the end.
+            let unattended = Unattended::new(&app, flow, promise, options, since, !reconnected);
+            match settled(&app, &id, wait).await {
+                Wait::Settled(promise) => {
+                    unattended.ended();
+                    promise
                 }
-                let location = [(LOCATION, format!("/flows/{id}"))];
-                let body = Json(Pending { state: PromiseState::Pending, ids });
-                return Ok((StatusCode::ACCEPTED, location, body).into_response());
+                Wait::Forgotten => {
+                    unattended.ended();
+                    return Err(Problem::Forgotten(id));
+                }
+                Wait::Over => {
+                    let location = [(LOCATION, format!("/flows/{id}"))];
+                    let body = Json(Pending { state: PromiseState::Pending, ids });
+                    return Ok((StatusCode::ACCEPTED, location, body).into_response());
+                }
             }
-        },
+        }
+        Answer::Result(_) => promise,
         Answer::AtOnce(text) => {
             let outcome = match reconnected {
                 true => inspect::outcome_of(&app.client, flow, &promise, &options).await?,
                 false => None,
             };
-            // To follow each of them would cost more requests than many a flow itself.
+            // Following every flow would often cost more requests than the flow itself.
             if !reconnected && at_once {
                 follow(&app, flow, promise, options, since);
             }
@@ -172,22 +180,16 @@ enum Wait {
     Settled(Promise<'static>),
     /// The server does not know it any more.
     Forgotten,
-    /// The request may not wait any longer, or the gateway stops: the promise as it was.
-    Over(Promise<'static>),
+    /// The request may not wait any longer, or the gateway stops.
+    Over,
 }
 
-/// Waits for a promise to be settled, as long as a request may wait.
-async fn settled(app: &App, promise: Promise<'static>, wait: Duration) -> Wait {
-    if !promise.is_pending() {
-        return Wait::Settled(promise);
-    }
+/// Waits for the promise `id` to be settled, as long as a request may wait.
+async fn settled(app: &App, id: &str, wait: Duration) -> Wait {
     let mut stopping = app.stopping.clone();
     tokio::select! {
-        promise = app.waiters.settlement(&promise.id) => {
-            return promise.map_or(Wait::Forgotten, Wait::Settled);
-        }
-        () = tokio::time::sleep(wait) => {}
-        _ = stopping.wait_for(|stopping| *stopping) => {}
+        promise = app.waiters.settlement(id) => promise.map_or(Wait::Forgotten, Wait::Settled),
+        () = tokio::time::sleep(wait) => Wait::Over,
+        _ = stopping.wait_for(|stopping| *stopping) => Wait::Over,
     }
-    Wait::Over(promise)
 }

@@ -81,7 +81,7 @@ impl Pool {
     pub(super) async fn admit(self: &Arc<Self>) -> Connection {
         loop {
             if let Some(connection) = self.try_admit() {
-                // Lets those run that were told to close.
+                // Give the connections that were told to close a chance to run.
                 tokio::task::yield_now().await;
                 return connection;
             }

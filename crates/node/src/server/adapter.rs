@@ -96,7 +96,7 @@ impl Listener for Inbox {
 
     fn message(&self, message: Message) {
         let handed_over = match message.body() {
-            // The SDK would keep the promise for ever: only the runs of this process asked for it.
+            // Not for the SDK, which would keep the promise for ever: only runs wait for it.
             MessageBody::Unblock(promise) => return self.runs.settlements().settled(promise),
             MessageBody::Execute(task) => self.runs.handed_over(&task.id),
         };

@@ -49,7 +49,7 @@ type Response = axum::http::Response<Incoming>;
 
 /// The HTTP client of one process.
 pub(crate) struct Http {
-    // Not reqwest's, which is made of this one and took a tenth of the CPU of a process.
+    // Not reqwest, which wraps this client and took a tenth of a process's CPU.
     client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
     url: Uri,
     headers: HeaderMap,
@@ -67,7 +67,7 @@ impl Http {
     /// # Errors
     /// There are no usable CA certificates, which `https://` needs, or the token cannot be used.
     pub fn new(config: &Config) -> Result<Self, Error> {
-        let server = without_credentials(&config.server_url);
+        let server = settings::without_credentials(&config.server_url);
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         tcp.set_connect_timeout(Some(config.connect_timeout));
@@ -270,7 +270,7 @@ fn headers(url: &str) -> HeaderMap {
     headers
 }
 
-/// The innermost cause says more than the client's own line.
+/// The innermost cause of an error, which says more than the client's own message.
 fn cause(error: &(dyn StdError + 'static)) -> String {
     let mut cause = error;
     while let Some(inner) = cause.source() {
@@ -284,21 +284,10 @@ fn cause(error: &(dyn StdError + 'static)) -> String {
     }
 }
 
-/// What TLS says. It is no source: an I/O error shows the source of what it holds in place of that.
+/// The TLS error inside an I/O error. `source()` skips it and returns that of the inner error.
 fn tls_error(error: &io::Error) -> Option<&rustls::Error> {
     let held = error.get_ref()?;
     held.downcast_ref().or_else(|| tls_error(held.downcast_ref()?))
-}
-
-fn without_credentials(url: &str) -> String {
-    match Url::parse(url) {
-        Ok(mut parsed) if !parsed.username().is_empty() || parsed.password().is_some() => {
-            // It fails for URLs without a host, which were refused as a setting.
-            let _ = parsed.set_username("").and_then(|()| parsed.set_password(None));
-            parsed.as_str().trim_end_matches('/').to_owned()
-        }
-        _ => url.to_owned(),
-    }
 }
 
 #[cfg(test)]

@@ -34,9 +34,15 @@ pub(crate) enum Abandoned {
     /// Its promise was rejected: no run of it can continue.
     #[error("its promise was rejected")]
     Rejected,
+    /// The server takes no request of this process: its token is missing, wrong or expired.
+    #[error("lease lost: the Resonate Server refused this process's token for the whole lease")]
+    Unauthorized,
     /// This process was told to stop.
     #[error("draining: another process continues")]
     Draining,
+    /// The same, and the time for that is over.
+    #[error("released at the drain deadline: another process continues")]
+    Released,
 }
 
 struct Run {
@@ -57,6 +63,8 @@ pub(crate) struct Leases {
     runs: Mutex<HashMap<String, Run>>,
     /// The tasks that are being acquired.
     acquiring: Mutex<HashSet<String>>,
+    /// The tasks that are to be acquired when their last run has ended.
+    waiting: Mutex<HashSet<String>>,
     ended: Notify,
 }
 
@@ -73,6 +81,18 @@ impl Drop for Acquiring<'_> {
     }
 }
 
+/// A wait for the end of a run.
+struct Waiting<'a> {
+    leases: &'a Leases,
+    id: &'a str,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.leases.lock_waiting().remove(self.id);
+    }
+}
+
 impl Leases {
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Run>> {
         self.runs.lock().expect("no holder of this lock panics")
@@ -80,6 +100,10 @@ impl Leases {
 
     fn lock_acquiring(&self) -> MutexGuard<'_, HashSet<String>> {
         self.acquiring.lock().expect("no holder of this lock panics")
+    }
+
+    fn lock_waiting(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.waiting.lock().expect("no holder of this lock panics")
     }
 
     fn with<R>(&self, id: &str, version: i64, read: impl FnOnce(&mut Run) -> R) -> Option<R> {
@@ -119,9 +143,9 @@ impl Leases {
         });
     }
 
-    /// Whether a heartbeat is worth a request: neither in the first sixteenth of a lease nor after its end.
-    /// Heartbeats are half a lease apart, so almost as much is left when a lease is renewed. Returns when the
-    /// lease ends.
+    /// Whether a heartbeat is due: not in the first sixteenth of a lease, nor after its end.
+    /// Heartbeats are half a lease apart, so a lease is renewed with almost half of it left.
+    /// Returns when the lease ends.
     pub fn wants_heartbeat(&self, id: &str, version: i64) -> Option<Instant> {
         self.with(id, version, |run| {
             let ends = *run.ends.borrow();
@@ -206,9 +230,17 @@ impl Leases {
         self.lock().iter().map(|(id, run)| (id.clone(), run.version)).collect()
     }
 
-    /// Waits until there is no run of `id`.
-    pub async fn wait_for_end_of(&self, id: &str) {
+    /// Waits until there is no run of `id`. False: somebody waits for that already.
+    pub async fn wait_for_end_of(&self, id: &str) -> bool {
+        if self.version(id).is_none() {
+            return true;
+        }
+        if !self.lock_waiting().insert(id.to_owned()) {
+            return false;
+        }
+        let _waiting = Waiting { leases: self, id };
         self.wait_until(|| self.version(id).is_none()).await;
+        true
     }
 
     /// Waits until there is no run at all, and none is being acquired.

@@ -31,11 +31,12 @@ pub(super) fn refused_delay() -> Duration {
 /// a lease must survive a request that was lost.
 const SHORTEST_ATTEMPT: Duration = Duration::from_millis(200);
 
-/// Most requests of a process that are under way. The server answers one after the other: more would only
-/// wait there, until their attempts time out and are repeated, and heartbeats would wait behind them.
+/// Most requests of a process in flight. The server handles one at a time: more would only queue
+/// there until they time out and are repeated, with heartbeats behind them.
 const UNDER_WAY: usize = 16;
 
-/// A request of a run that is not answered for this many leases, while heartbeats are, costs its run.
+/// A run is abandoned if one of its requests is not answered for this many leases while heartbeats
+/// are.
 const UNANSWERED_LEASES: u32 = 3;
 
 /// The layer that repeats. Statuses from 500 are no answers: a proxy or a failing store sends them.
@@ -75,8 +76,8 @@ impl Repeat {
         ExchangeError::Unreachable { server: self.server.clone(), reason }
     }
 
-    /// A place among the requests that are under way, for which the request waits until its deadline.
-    /// It keeps its turn when that moves. Heartbeats need no place: a lease must not wait for other requests.
+    /// Waits for a place among the requests in flight, until the deadline. If that moves, the
+    /// request keeps its turn. Heartbeats need no place: a lease must not wait for others.
     async fn place(
         &self,
         request: &Request,
@@ -100,8 +101,8 @@ impl Repeat {
         }
     }
 
-    /// `patience`: when the time of the request is over if it has no deadline. `longest`: what is left for a
-    /// request of a run.
+    /// `patience`: when a request without a deadline ends. `longest`: the time left for a request
+    /// of a run.
     async fn attempt(
         &self,
         request: &Request,
@@ -167,7 +168,7 @@ impl Exchange for Repeat {
             let error = match answered {
                 Ok(answer) => return Ok(answer),
                 Err(error @ ExchangeError::TooLarge { .. }) => return Err(error),
-                // Whoever waits for it must hear that now; a run has time until its lease ends.
+                // A client must learn this at once; a run can wait until its lease ends.
                 Err(error @ ExchangeError::Unauthorized { .. }) if request.deadline().is_none() => {
                     return Err(error);
                 }

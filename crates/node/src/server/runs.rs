@@ -58,6 +58,14 @@ const RELEASES: u32 = 5;
 
 type Answered = Result<Answer, ExchangeError>;
 
+/// Why a run loses its lease that cannot renew it because of this error.
+fn lost_by(error: &ExchangeError) -> Abandoned {
+    match error {
+        ExchangeError::Unauthorized { .. } => Abandoned::Unauthorized,
+        _ => Abandoned::Unreachable,
+    }
+}
+
 fn withheld(reason: Abandoned) -> ExchangeError {
     ExchangeError::Withheld(reason.to_string())
 }
@@ -68,7 +76,7 @@ pub(crate) struct Runs {
     leases: Arc<Leases>,
     group: String,
     instance: String,
-    /// Under what this process holds tasks.
+    /// The pid with which this process holds tasks.
     pid: String,
     /// Whether the log says that another process has this one's name.
     twin_reported: AtomicBool,
@@ -273,7 +281,7 @@ impl Runs {
                 Err(error)
             }
             Err(error) => {
-                self.abandon(id, version, Abandoned::Unreachable);
+                self.abandon(id, version, lost_by(&error));
                 Err(error)
             }
             Ok(answer) => Ok(answer),
@@ -285,7 +293,7 @@ impl Runs {
             return;
         }
         tracing::warn!(promise = id, version, %reason, "run abandoned");
-        if reason == Abandoned::Unreachable {
+        if matches!(reason, Abandoned::Unreachable | Abandoned::Unauthorized) {
             let mut lost = self.lost.lock().expect("no holder of this lock panics");
             lost.push((id.to_owned(), version));
         }
@@ -330,6 +338,11 @@ impl Runs {
             Err(Abandoned::Draining) => {
                 tracing::info!(promise = id, version, "released to another process of the group");
                 self.release_task(&id, version, None).await;
+                self.leases.end(&id, version);
+                Ok(Answer::local(&request, 200, &json!({})))
+            }
+            // Done by the drain.
+            Err(Abandoned::Released) => {
                 self.leases.end(&id, version);
                 Ok(Answer::local(&request, 200, &json!({})))
             }

@@ -179,7 +179,7 @@ async fn read(
                         read_until(&mut old, tokio::time::sleep(OVERLAP), &*listener).await
                     });
                 }
-                // What the messages ask for would be refused. This process is not ready.
+                // The server would refuse the requests that messages lead to: not ready.
                 Some(Err(ExchangeError::Unauthorized { .. })) => break,
                 // The old connection may still be good: read it, and try again later.
                 Some(Err(error)) => tracing::debug!(%error, "renewing the message stream failed"),

@@ -1,5 +1,7 @@
 //! Answers that are lost.
 
+use std::sync::atomic::Ordering;
+
 use super::*;
 
 /// A fulfil is refused although an attempt before may have settled the promise: the mark in its
@@ -252,4 +254,19 @@ async fn a_late_heartbeat_does_not_make_a_step_that_another_run_settled_ours() {
     rig.fence(1, "promise.settle", settle).await.unwrap_err();
     tokio::time::sleep(Duration::from_secs(600)).await;
     assert!(!rig.names().contains(&"work 1/1".to_owned()), "{:?}", rig.names());
+}
+
+/// Its run would stay open for ever.
+#[tokio::test(start_paused = true)]
+async fn a_fulfil_that_is_one_lost_answer_too_many_ends_its_run() {
+    let rig = Rig::new(|kind, _| match kind {
+        "task.acquire" => acquired(1, json!([])),
+        "task.release" => Reply::Answer(409, json!("stale")),
+        _ => Reply::Lost,
+    });
+    rig.acquire(1).await;
+    rig.traced.0.looked_up.store(1_000, Ordering::Relaxed);
+    rig.fulfill(1).await.unwrap_err();
+    rig.release(1).await.unwrap();
+    assert_eq!(rig.names(), ["bar on me fenced"]);
 }

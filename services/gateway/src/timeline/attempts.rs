@@ -138,6 +138,12 @@ pub struct Evidence<'a> {
     pub lease: i64,
 }
 
+/// The moment `at`, or the nearest one between the two. The end is before the begin if the server was started
+/// again with a clock that is behind.
+fn between(at: i64, from: i64, to: i64) -> i64 {
+    at.min(to).max(from)
+}
+
 /// A step in its making.
 struct Attempts<'a> {
     evidence: &'a Evidence<'a>,
@@ -180,11 +186,11 @@ impl Evidence<'_> {
         }
         attempts.crashed_before(end);
         if let Some(settler) = record.settler.clone().filter(|_| record.settled.is_some()) {
-            let begun = record.begun.unwrap_or(end).clamp(from, end);
+            let begun = between(record.begun.unwrap_or(end), from, end);
             if settler.version > attempts.run.version {
                 attempts.taken_over(begun, settler);
             } else if let Some(Gap { until: Some((at, _)), .. }) = attempts.gaps.last_mut() {
-                // The run knows better when it began than who watched it.
+                // The run itself knows better than the watcher when it began.
                 *at = begun.max(attempts.segments.last().map_or(from, |lost| lost.from));
                 attempts.from = *at;
                 if let Some(lost) = attempts.segments.last_mut() {
@@ -234,7 +240,7 @@ impl Evidence<'_> {
         let is_taken = |seen: &&Seen| seen.version > 0;
         let at = match (self.seen.first(), self.seen.iter().find(is_taken)) {
             // Whoever watches from the start sees it sooner.
-            (Some(first), Some(taken)) if first.version == 0 => taken.at.clamp(called, sign),
+            (Some(first), Some(taken)) if first.version == 0 => between(taken.at, called, sign),
             (Some(_), Some(_)) => called,
             _ => sign,
         };
@@ -282,7 +288,7 @@ impl Attempts<'_> {
     }
 
     fn lose(&mut self, at: i64, why: Why, expired: Option<i64>) {
-        // Of a run that is known by its beginning only, nothing tells that it worked.
+        // If only the start of a run is known, nothing shows that it worked.
         if at > self.from || !matches!(why, Why::Expired | Why::Away) {
             self.segments.push(self.running(Some(at)));
         }

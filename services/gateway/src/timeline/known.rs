@@ -4,7 +4,7 @@
 //! a look at a flow that works costs two requests, however many steps it has: its task, and the step that
 //! runs now.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use flows::{Answer, Caller, Checkpoint, Flow, Function, Options};
 use futures_util::future::try_join_all;
@@ -290,7 +290,7 @@ async fn look_for_releases(call: &mut Call, client: &Client) -> Result<(), clien
         let (creator, settler) = (record.creator.as_ref()?, record.settler.as_ref()?);
         Some(settler.version - 1).filter(|version| *version >= creator.version)
     });
-    let mut versions: Vec<_> = lost.chain(interrupted).collect();
+    let mut versions: BTreeSet<_> = lost.chain(interrupted).collect();
     versions.retain(|version| !call.released.contains_key(version));
     for version in versions {
         let mark = client.get(&resonate_otel::released_mark(&call.id, version)).await?;

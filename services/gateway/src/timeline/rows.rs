@@ -23,7 +23,7 @@ pub struct Row {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub group: Option<&'static str>,
     pub depth: usize,
-    /// How it is, in a word or two; and whether that is good.
+    /// Its state in a word or two, and whether that is good.
     pub note: String,
     pub tone: &'static str,
     pub segments: Vec<Segment>,
@@ -106,7 +106,7 @@ pub fn call_row(known: &Known, n: usize, drawn: &Drawn, evidence: &Evidence) -> 
         Some(record) => match record.state {
             PromiseState::Pending => {
                 let kind = segments.last().map(|segment| segment.kind);
-                // Whoever waits for another process has lost one.
+                // A call that waits for another process after such a segment has lost one.
                 let lost = |it: &Segment| matches!(it.kind, Kind::Lost | Kind::Silent);
                 let lost = segments.iter().rev().take(2).any(lost)
                     && matches!(kind, Some(Kind::Lost | Kind::Silent | Kind::Queue));
@@ -233,7 +233,7 @@ fn tail(record: &Record, mut at: i64, evidence: &Evidence, all: &mut Vec<Segment
     let seen = evidence.seen.last();
     let who = seen.and_then(Seen::run).map(|run| run.instance);
     let kind = kind(seen);
-    // A task that waits no more is still seen as it was until the next look.
+    // A task whose wait has ended looks unchanged until the next look.
     let (kind, who) = match kind {
         Kind::Wait => (Kind::Queue, None),
         Kind::Run => (Kind::Run, who.or_else(|| last_runner(all))),

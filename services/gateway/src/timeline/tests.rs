@@ -205,6 +205,25 @@ async fn a_flow_that_has_ended_is_told_from_its_promises_and_never_asked_for_aga
     assert_eq!(rig.requests(), requests);
 }
 
+/// The clock of a server that was started again can be behind.
+#[tokio::test]
+async fn a_flow_that_was_settled_before_it_was_created_is_drawn() {
+    let mut rig = Rig::new("await-chain", work(1));
+    rig.task("f", "pending", 0, None);
+    rig.look(10).await;
+    rig.task("f", "suspended", 1, None);
+    rig.created("f.0", 1_000, ("a", 1));
+    rig.created("f.0.0", 1_010, ("b", 1));
+    rig.settled("f.0.0", 500, ("b", 2), json!(null));
+    rig.header("f.0.0", HEADER_BEGUN, START + 1_020);
+    rig.settled("f.0", 400, ("b", 2), json!(2));
+    rig.settled("f", -100, ("a", 1), json!(3));
+    rig.task("f", "fulfilled", 1, None);
+    rig.task("f.0", "fulfilled", 2, None);
+    let view = rig.look(1_100).await;
+    assert_eq!((&view["state"], &view["result"]), (&json!("resolved"), &json!(3)));
+}
+
 #[tokio::test]
 async fn a_look_at_600_steps_costs_as_little_as_one_at_three() {
     let mut costs = Vec::new();

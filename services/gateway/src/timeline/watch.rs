@@ -34,18 +34,19 @@ const OFTEN: Duration = Duration::from_millis(250);
 /// How often, if nothing has happened for a while, or the server is unreachable.
 const SELDOM: Duration = Duration::from_secs(1);
 
-/// The while.
+/// How long nothing must have happened before a flow is looked at less often.
 const QUIET: Duration = Duration::from_secs(20);
 
 /// How long a flow is remembered that nobody looks at.
-const LINGER: Duration = Duration::from_secs(30);
+pub(super) const LINGER: Duration = Duration::from_secs(30);
 
-/// How long, if a run of it was interrupted or the server was unreachable: who comes back is told the same.
-/// Its promises alone tell neither of that, nor when a lease ran out or who had lost a step twice.
+/// The same for a flow with an interrupted run or an outage: a viewer who returns sees the same
+/// page. Promises alone do not show when the server was unreachable, when a lease expired, or who
+/// lost a step twice.
 const LINGER_INTERRUPTED: Duration = Duration::from_mins(10);
 
 /// Most flows that are remembered at once.
-const MOST_FLOWS: usize = 256;
+pub(super) const MOST_FLOWS: usize = 256;
 
 /// How many crashes are remembered.
 const MOST_CRASHES: usize = 256;
@@ -127,7 +128,12 @@ impl Watchers {
             return Ok(viewer);
         }
         if flows.len() >= MOST_FLOWS {
-            return Err(Problem::Full);
+            // One that nobody looks at makes room.
+            let mut unwatched = flows.iter().filter(|(_, it)| it.published.receiver_count() == 0);
+            let id = unwatched.next().map(|(id, _)| id.clone()).ok_or(Problem::Full)?;
+            if let Some(watched) = flows.remove(&id) {
+                watched.woken.notify_one();
+            }
         }
         let (published, viewer) = watch::channel(None);
         let watched = Arc::new(Watched { published, woken: Notify::new() });
@@ -174,16 +180,19 @@ impl Watchers {
         };
         loop {
             if watched.published.receiver_count() == 0 {
-                tokio::select! {
-                    () = watched.woken.notified() => {}
-                    () = sleep(watcher.linger) => {
-                        let mut flows = self.flows();
-                        // Viewers come only while this is locked.
-                        if watched.published.receiver_count() == 0 {
-                            flows.remove(&id);
-                            return;
-                        }
-                    }
+                let is_over = tokio::select! {
+                    () = watched.woken.notified() => false,
+                    () = sleep(watcher.linger) => true,
+                };
+                let mut flows = self.flows();
+                if !flows.get(&id).is_some_and(|it| Arc::ptr_eq(it, &watched)) {
+                    // It has made room for another one.
+                    return;
+                }
+                // Viewers come only while this is locked.
+                if is_over && watched.published.receiver_count() == 0 {
+                    flows.remove(&id);
+                    return;
                 }
                 continue;
             }
@@ -280,7 +289,8 @@ impl Watcher {
             }
         };
         let complete = known.is_complete();
-        let view = view(known, &watchers.crashes(), &watchers.0.settings);
+        let crashes = watchers.crashes().clone();
+        let view = view(known, &crashes, &watchers.0.settings);
         let json = json(&view, trouble.as_ref());
         watchers.0.stats.takeovers(&view.found);
         if view.is_interrupted() || !known.outages.is_empty() {

@@ -113,13 +113,37 @@ async fn json(gateway: &Gateway, path: &str) -> Value {
     serde_json::from_str(&text).unwrap()
 }
 
+/// How many flows the gateway has seen start or end: `started`, `succeeded` or `failed`.
+async fn counted(gateway: &Gateway, name: &str) -> u64 {
+    let slots = json(gateway, "/stats").await["slots"].take();
+    slots.as_array().unwrap().iter().map(|slot| slot[name].as_u64().unwrap()).sum()
+}
+
+async fn until_counted(gateway: &Gateway, name: &str, count: u64) {
+    let reached = async {
+        while counted(gateway, name).await < count {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(Duration::from_secs(10), reached).await.unwrap_or_else(|_| panic!("{count} {name}"));
+}
+
+#[tokio::test]
+async fn the_end_of_a_flow_counts_whose_client_has_hung_up() {
+    let gateway = gateway().await;
+    let waiting = send(&gateway, Request::post("/await-chain?id=x"));
+    tokio::select! {
+        response = waiting => panic!("{response:?}"),
+        () = until_counted(&gateway, "started", 1) => {}
+    }
+    assert_eq!(send(&gateway, Request::delete("/flows/x")).await.status(), 200);
+    until_counted(&gateway, "failed", 1).await;
+}
+
 #[tokio::test]
 async fn the_end_of_a_flow_counts_that_no_request_waits_for() {
     let gateway = gateway_with(&["--await", "1ms"]).await;
-    let sum = async |name: &str| {
-        let slots = json(&gateway, "/stats").await["slots"].take();
-        slots.as_array().unwrap().iter().map(|slot| slot[name].as_u64().unwrap()).sum::<u64>()
-    };
+    let sum = async |name| counted(&gateway, name).await;
     for (n, (flow, prefer)) in [
         ("await-chain", "respond-async"),
         ("detached-chain", "respond-async"),
@@ -135,12 +159,7 @@ async fn the_end_of_a_flow_counts_that_no_request_waits_for() {
         }
         assert_eq!((sum("started").await, sum("failed").await), (n as u64 + 1, n as u64), "{flow}");
         assert_eq!(send(&gateway, Request::delete(format!("/flows/x{n}"))).await.status(), 200);
-        let counted = async {
-            while sum("failed").await <= n as u64 {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-        };
-        timeout(Duration::from_secs(10), counted).await.expect("the end of the flow");
+        until_counted(&gateway, "failed", n as u64 + 1).await;
     }
     assert_eq!((sum("failed").await, sum("succeeded").await), (3, 0));
     assert!(json(&gateway, "/stats").await["since"].as_i64().is_some(), "it has just started");

@@ -20,8 +20,11 @@ impl Runs {
         let Operation::TaskAcquire(acquire) = request.operation() else { unreachable!() };
         let (id, version) = (acquire.id.to_string(), acquire.version);
         let lease = Duration::from_millis(acquire.ttl.try_into().unwrap_or_default());
-        // The SDK heartbeats by task id: two runs of a task in one process would end each other's.
-        self.leases.wait_for_end_of(&id).await;
+        // The SDK heartbeats by task id: two runs of a task in one process would end each other's. The
+        // server announces the task again while the body of an abandoned run still runs here.
+        if !self.leases.wait_for_end_of(&id).await {
+            return Err(ExchangeError::Withheld("its last run still runs".to_owned()));
+        }
         self.check_ready(&id)?;
         let mut offered = false;
         if version == 0

@@ -33,7 +33,7 @@ impl Runs {
                 version,
                 "drain deadline reached: released in the middle of a step, which will run again"
             );
-            self.leases.abandon(&id, version, Abandoned::Fenced);
+            self.leases.abandon(&id, version, Abandoned::Released);
             // One attempt: the process is about to end, and the lease ends anyway.
             self.release_task(&id, version, Some(Instant::now())).await;
         };

@@ -11,7 +11,7 @@ use wire::{
     origin,
 };
 
-use super::{Abandoned, Answered, Runs};
+use super::{Answered, Runs, lost_by};
 
 /// A run whose lease is to be renewed, and when that ends.
 type Due<'a> = (TaskRef<'a>, Instant);
@@ -60,7 +60,7 @@ impl Runs {
                     let (status, reason) = (answer.status(), answer.reason());
                     tracing::warn!(promise = %id, status, reason, "heartbeat refused");
                 }
-                Err(_) => self.abandon(id, *version, Abandoned::Unreachable),
+                Err(error) => self.abandon(id, *version, lost_by(error)),
             }
         }
         true

@@ -6,7 +6,7 @@
 //! when it is too late to suspend: status 300 and the promises. The body then runs again in the same
 //! run. Else the task is suspended, and no process holds it while it waits.
 //!
-//! The price: a process that dies in that time costs a lease.
+//! The cost: if the process dies in that time, the takeover waits for the end of its lease.
 
 use std::time::SystemTime;
 
@@ -39,7 +39,7 @@ impl Runs {
             settled = self.wait_for_one(&mut calls, &awaited) => settled,
             () = self.draining() => false,
         };
-        // A process that was frozen may have lost the task: the suspend tells.
+        // A process that was frozen may have lost the task: the answer to the suspend shows it.
         if !settled || self.leases.has_expired(id, *version) {
             return None;
         }

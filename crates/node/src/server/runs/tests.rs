@@ -232,6 +232,14 @@ async fn a_run_without_a_server_is_abandoned_and_asked_for_later() {
     assert_eq!(runs.take_lost(), []);
 }
 
+#[test]
+fn a_run_whose_token_was_refused_says_so() {
+    let (server, reason) = ("http://s".to_owned(), "the token expired".to_owned());
+    let error = ExchangeError::Unauthorized { server, reason };
+    assert_eq!(lost_by(&error), Abandoned::Unauthorized);
+    assert_eq!(lost_by(&ExchangeError::Unanswered), Abandoned::Unreachable);
+}
+
 /// An acquire is refused although its first attempt took the task: `task.get` tells whose it is.
 #[tokio::test(start_paused = true)]
 async fn a_draining_process_finishes_its_step_and_begins_no_other() {
@@ -260,7 +268,10 @@ async fn what_still_runs_at_the_drain_deadline_is_released() {
     runs.drain().await;
     assert_eq!(start.elapsed(), DRAIN);
     assert_eq!(server.kinds(), ["task.release"]);
-    assert_eq!(withheld(fulfill(&runs).await), Abandoned::Fenced.to_string());
+    assert_eq!(withheld(fulfill(&runs).await), Abandoned::Released.to_string());
+    // The SDK releases it too. That is done.
+    assert_eq!(release(&runs).await.unwrap().status(), 200);
+    assert_eq!(server.kinds(), ["task.release"]);
 }
 
 /// The ids of the tasks in each request that came.

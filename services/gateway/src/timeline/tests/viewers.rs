@@ -1,6 +1,10 @@
 //! Those who look at a flow.
 
-use super::*;
+use super::{
+    watch::{LINGER, MOST_FLOWS},
+    *,
+};
+use crate::problem::Problem;
 
 /// Those who watch the flows of this server.
 fn watchers(rig: &Rig) -> Watchers {
@@ -122,6 +126,35 @@ async fn a_flow_with_a_takeover_is_remembered_for_longer() {
         let mut viewer = watchers.watch("f").unwrap();
         assert_eq!(next(&mut viewer).await.0 == id, expected);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flow_that_nobody_looks_at_makes_room_for_another_one() {
+    let rig = Rig::new("await-chain", work(3));
+    in_step_2(&rig);
+    let watchers = watchers(&rig);
+    let copy = |n: usize| {
+        let mut world = rig.world.lock().unwrap();
+        let first = world.promises["f"].clone();
+        world.promises.insert(format!("f{n}"), first);
+    };
+    (0..=MOST_FLOWS).for_each(copy);
+    let mut viewers: Vec<_> =
+        (0..MOST_FLOWS).map(|n| watchers.watch(&format!("f{n}")).unwrap()).collect();
+    for viewer in &mut viewers {
+        next(viewer).await;
+    }
+    let another = format!("f{MOST_FLOWS}");
+    assert!(matches!(watchers.watch(&another), Err(Problem::Full)), "all are looked at");
+    drop(viewers.remove(7));
+    let mut viewer = watchers.watch(&another).unwrap();
+    next(&mut viewer).await;
+    assert!(matches!(watchers.watch("f7"), Err(Problem::Full)));
+    // The one that made room has forgotten its flow, and does not end the watcher that comes after it.
+    drop(viewers.remove(0));
+    let (id, _) = next(&mut watchers.watch("f7").unwrap()).await;
+    tokio::time::sleep(LINGER - Duration::from_secs(1)).await;
+    assert_eq!(next(&mut watchers.watch("f7").unwrap()).await.0, id);
 }
 
 #[tokio::test(start_paused = true)]

@@ -114,3 +114,21 @@ async fn a_lease_begins_when_its_request_is_sent() {
     heartbeat(&runs, &["x.0"]).await.unwrap();
     assert_eq!(ends(&runs), LEASE * 21 / 8 + LEASE);
 }
+
+/// The server announces a task again for as long as the body of an abandoned run still runs here.
+#[tokio::test(start_paused = true)]
+async fn one_acquire_of_a_task_waits_for_the_end_of_its_last_run() {
+    let (runs, server) = rig(|_, _| acquired(&call_of_foo()));
+    hold(&runs);
+    runs.leases.abandon("x.0", 1, Abandoned::Expired);
+    let first = tokio::spawn({
+        let runs = runs.clone();
+        async move { acquire(&runs, "x.0").await }
+    });
+    tokio::task::yield_now().await;
+    let refused = withheld(acquire(&runs, "x.0").await);
+    assert_eq!(refused, "its last run still runs");
+    assert_eq!(server.kinds(), [""; 0]);
+    runs.leases.end("x.0", 1);
+    assert_eq!(first.await.unwrap().unwrap().status(), 200);
+}
