@@ -4,7 +4,7 @@
 # BuildKit caches what cargo has downloaded and compiled: after a change to one service, only that
 # service is compiled. (There is no `# syntax=` line: it would be one more image to pull.)
 
-# Both base images are Debian 12: what the first one links must be in the second.
+# Both base images are Debian 12, because executables built in the first need the libraries of the second.
 ARG RUST_IMAGE=rust:1.95-slim-bookworm
 ARG BASE_IMAGE=gcr.io/distroless/cc-debian12:nonroot
 
