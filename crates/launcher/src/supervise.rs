@@ -28,8 +28,8 @@ const START: Duration = Duration::from_secs(60);
 /// A process that exits at once is not restarted more often.
 const LEAST_PAUSE: Duration = Duration::from_millis(100);
 
-/// When a process is started again that this machine had no room for.
-const FAILED: Duration = Duration::from_secs(1);
+/// The pause before a process that could not be started is tried again.
+const FAILED: Duration = Duration::from_secs(5);
 
 /// How many events may wait to be handled; then the tasks that watch processes wait.
 const EVENTS: usize = 64;
@@ -73,6 +73,7 @@ impl System {
     pub fn new(drain: Duration, restart: Option<Duration>) -> Self {
         let (tell, events) = mpsc::channel(EVENTS);
         let progress = Progress::default();
+        let restart = restart.map(|after| after.max(LEAST_PAUSE));
         Self { drain, restart, progress, processes: Vec::new(), events, tell }
     }
 
@@ -185,7 +186,7 @@ impl System {
     fn restart_later(&self, place: usize, after: Duration) {
         let tell = self.tell.clone();
         tokio::spawn(async move {
-            sleep(after.max(LEAST_PAUSE)).await;
+            sleep(after).await;
             // It fails if the launcher stops meanwhile.
             drop(tell.send(Event::Restart(place)).await);
         });
@@ -195,7 +196,7 @@ impl System {
         match self.start_at(place, self.processes[place].spec.clone()) {
             Ok(process) => self.processes[place] = process,
             Err(error) => {
-                report::print_error(&error);
+                report::print_error(&Error::Other(format!("{error}; trying again in {FAILED:?}")));
                 self.restart_later(place, FAILED);
             }
         }

@@ -6,7 +6,7 @@
 //! | `runs` | leases, fencing, drain, poison: what may be sent, and until when |
 //! | [`resonate_otel::Traced`] | contexts and spans |
 //! | `repeat` | time-outs, backoff, deadlines: which answers are answers |
-//! | `http` | one request and its answer; `stream`: messages; `token`, `tls`: credentials |
+//! | `http` | one request and its answer; `stream`, `quickack`: messages; `token`, `tls`: credentials |
 //!
 //! A process that only creates and awaits promises uses the same layers without the upper two:
 //! [`client`].
@@ -17,6 +17,7 @@ mod http;
 mod leases;
 mod pid;
 mod poison;
+mod quickack;
 mod repeat;
 mod runs;
 mod settlements;

@@ -87,6 +87,7 @@ fn credentials_are_not_shown() {
         ("http://user:secret@resonate:8001", "http://resonate:8001"),
         ("http://user@resonate:8001/base", "http://resonate:8001/base"),
         ("htp://user:se@cret@resonate", "htp://resonate"),
+        ("http://user:se/cr?et@resonate", "http://resonate"),
         ("http://127.0.0.1:8001/a@b", "http://127.0.0.1:8001/a@b"),
         ("a@b", "a@b"),
     ] {

@@ -64,11 +64,13 @@ pub fn url(text: &str) -> Result<String, String> {
     }
 }
 
-/// A URL without user and password, for logs and errors. It need not be a valid one.
+/// A URL without user and password, for logs and errors. It need not be a valid one: a password that is not
+/// escaped can have any of `/?#@`.
 pub fn without_credentials(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
-    let authority = rest.find(['/', '?', '#']).map_or(rest, |end| &rest[..end]);
-    match authority.rfind('@') {
+    let is_valid = url::Url::parse(url).is_ok_and(|url| url.port_or_known_default().is_some());
+    let end = if is_valid { rest.find(['/', '?', '#']) } else { None };
+    match rest[..end.unwrap_or(rest.len())].rfind('@') {
         Some(at) => format!("{scheme}://{}", &rest[at + 1..]),
         None => url.to_owned(),
     }

@@ -99,18 +99,20 @@ impl Destination {
     /// Nothing can be exported to it, for this reason.
     pub fn invalid(&self, error: impl Display) -> ConfigurationError {
         let (variable, value) = &self.given;
+        // The exporter's own error quotes the address.
+        let error = error.to_string().replace(&self.endpoint, &self.shown());
         let expected =
             format!("expected an OTLP/HTTP address such as http://127.0.0.1:4318 ({error})");
         ConfigurationError::new(variable, &shown(value), expected)
     }
 }
 
+/// A password that is not escaped may have any of `/?#@`.
 fn shown(url: &str) -> String {
-    let url = url.split(['?', '#']).next().unwrap_or_default();
-    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
-    let authority = rest.find('/').map_or(rest, |end| &rest[..end]);
-    let user = authority.rfind('@').map_or(0, |at| at + 1);
-    format!("{scheme}://{}", &rest[user..])
+    let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
+    let rest = rest.rsplit_once('@').map_or(rest, |(_, rest)| rest);
+    let rest = rest.split(['?', '#']).next().unwrap_or_default();
+    if scheme.is_empty() { rest.to_owned() } else { format!("{scheme}://{rest}") }
 }
 
 impl Variables<'_> {
@@ -237,5 +239,22 @@ impl Variables<'_> {
         let pairs = text.split(',').filter_map(|pair| pair.split_once('='));
         let decode = |text: &str| percent_decode_str(text.trim()).decode_utf8_lossy().into_owned();
         pairs.map(|(name, value)| (name.trim().to_owned(), decode(value))).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::shown;
+
+    #[test]
+    fn what_logs_show_of_an_address_is_no_secret() {
+        for (url, expected) in [
+            ("http://jaeger:4318/v1/traces", "http://jaeger:4318/v1/traces"),
+            ("https://user:s3/cr?t@x.example/v1/traces?key=s3cret", "https://x.example/v1/traces"),
+            ("user:s3cret@jaeger:4318", "jaeger:4318"),
+            ("jaeger:4318", "jaeger:4318"),
+        ] {
+            assert_eq!(shown(url), expected);
+        }
     }
 }

@@ -78,7 +78,7 @@ export async function ask(path, options = {}) {
   const headers = { accept: "application/json", ...options.headers };
   // A gateway without a server answers after three seconds.
   const response = await fetch(path, { ...options, headers, signal: AbortSignal.timeout(options.method ? 15_000 : 5_000) });
-  const body = await response.json().catch(() => ({}));
+  const body = await response.json().catch((error) => (error instanceof SyntaxError ? {} : Promise.reject(error)));
   if (response.ok) return body;
   throw Object.assign(new Error(body.detail ?? `status ${response.status}`), body, { status: response.status });
 }

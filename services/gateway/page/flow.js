@@ -392,10 +392,10 @@ find("id").textContent = id;
 document.title = id;
 find("json").href = `${path}.json`;
 find("json").hidden = false;
-find("holders").addEventListener("click", ({ target }) => target.dataset.crash && press(target.dataset));
+find("holders").addEventListener("click", ({ target }) => target.dataset.crash && press({ ...target.dataset }));
 find("cancel").addEventListener("click", async ({ target }) => {
   target.disabled = true;
-  refusal = await ask(path, { method: "DELETE" }).then(() => "", (it) => `Not canceled: ${quoted(it)}`);
+  refusal = await ask(path, { method: "DELETE" }).then(() => "", (it) => `${it.status ? "Not canceled" : "Not known whether it is canceled"}: ${quoted(it)}`);
   target.disabled = false;
   problem();
 });

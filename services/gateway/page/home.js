@@ -155,8 +155,9 @@ async function refresh() {
   list();
   if (!reachable) return;
   const running = flows().filter(({ state }) => state === "pending" || state === undefined);
-  turn = running.length > FEW ? (turn + FEW) % running.length : 0;
-  const asked = [...running.slice(turn), ...running.slice(0, turn)].slice(0, FEW).map(async ({ id }) => {
+  const from = turn % (running.length || 1);
+  turn = running.length > FEW ? from + FEW : 0;
+  const asked = [...running.slice(from), ...running.slice(0, from)].slice(0, FEW).map(async ({ id }) => {
     try {
       const flow = await ask(`/flows/${encodeURIComponent(id)}`);
       const held = flow.invocations.map((it) => it.instance).filter(Boolean).join(", ");

@@ -122,7 +122,7 @@ async fn start(
     let wait = if at_once { Duration::ZERO } else { app.settings.wait };
     let promise = match flow.answer {
         Answer::Result(_) if promise.is_pending() => {
-            // If the client hangs up, or the request may not wait until the end.
+            // Follows the flow if the client hangs up, or the request may not wait until the end.
             let unattended = Unattended::new(&app, flow, promise, options, since, !reconnected);
             match settled(&app, &id, wait).await {
                 Wait::Settled(promise) => {

@@ -17,7 +17,10 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
-    client::legacy::{Client, connect::HttpConnector},
+    client::legacy::{
+        Client,
+        connect::{Connect, HttpConnector},
+    },
     rt::{TokioExecutor, TokioTimer},
 };
 use reqwest::Url;
@@ -29,7 +32,7 @@ use tokio::{
 use wire::{Answer, Exchange, ExchangeError, Request};
 
 use super::{
-    tls,
+    quickack, tls,
     token::Token,
     transport::{Chunks, Transport},
 };
@@ -51,6 +54,8 @@ type Response = axum::http::Response<Incoming>;
 pub(crate) struct Http {
     // Not reqwest, which wraps this client and took a tenth of a process's CPU.
     client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    /// For message streams.
+    streams: Client<HttpsConnector<quickack::Connector>, Full<Bytes>>,
     url: Uri,
     headers: HeaderMap,
     token: Token,
@@ -78,20 +83,17 @@ impl Http {
         tcp.set_keepalive_interval(Some(Duration::from_secs(2)));
         tcp.set_keepalive_retries(Some(3));
         let tls = tls::client(config, &server)?;
-        let connector = HttpsConnectorBuilder::new()
-            .with_tls_config(tls)
-            .https_or_http()
-            .enable_http1()
-            .wrap_connector(tcp);
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE)
-            .build(connector);
+        let https = || {
+            HttpsConnectorBuilder::new().with_tls_config(tls.clone()).https_or_http().enable_http1()
+        };
+        let mut client = Client::builder(TokioExecutor::new());
+        client.pool_timer(TokioTimer::new()).pool_idle_timeout(IDLE);
         let url = server
             .parse()
             .map_err(|error| Error::Other(format!("{server} is not a URL: {error}")))?;
         Ok(Self {
-            client,
+            client: client.build(https().wrap_connector(tcp.clone())),
+            streams: client.build(https().wrap_connector(quickack::connector(tcp))),
             url,
             headers: headers(&config.server_url),
             token: Token::of(config)?,
@@ -102,8 +104,9 @@ impl Http {
         })
     }
 
-    async fn send(
+    async fn send<Connector: Connect + Clone + Send + Sync + 'static>(
         &self,
+        client: &Client<Connector, Full<Bytes>>,
         method: Method,
         url: Uri,
         token: Option<&Secret>,
@@ -119,7 +122,7 @@ impl Http {
             value.set_sensitive(true);
             request.headers_mut().insert(AUTHORIZATION, value);
         }
-        self.client.request(request).await.map_err(|error| self.unreachable(cause(&error)))
+        client.request(request).await.map_err(|error| self.unreachable(cause(&error)))
     }
 
     /// Sends a request with a token: in the head, where the server reads it, and as a header, for a
@@ -134,7 +137,7 @@ impl Http {
         }
         let text = request.text().into_owned();
         let bytes = text.len();
-        let response = self.send(Method::POST, self.url.clone(), token, text).await?;
+        let response = self.send(&self.client, Method::POST, self.url.clone(), token, text).await?;
         let status = response.status();
         let body = response.into_body().collect().await;
         let body = body.map_err(|error| self.unreachable(cause(&error)))?.to_bytes();
@@ -157,7 +160,7 @@ impl Http {
     ) -> Result<Chunks, ExchangeError> {
         let url = format!("{}/poll/{group}/{id}", self.server);
         let url = url.parse().map_err(|error| self.unreachable(format!("{url}: {error}")))?;
-        let send = self.send(Method::GET, url, token, String::new());
+        let send = self.send(&self.streams, Method::GET, url, token, String::new());
         let Ok(response) = timeout(self.request_timeout, send).await else {
             return Err(self.unreachable(format!("no answer within {:?}", self.request_timeout)));
         };

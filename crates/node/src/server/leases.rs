@@ -2,7 +2,10 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Mutex, MutexGuard},
+    sync::{
+        Mutex, MutexGuard,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -35,7 +38,7 @@ pub(crate) enum Abandoned {
     #[error("its promise was rejected")]
     Rejected,
     /// The server takes no request of this process: its token is missing, wrong or expired.
-    #[error("lease lost: the Resonate Server refused this process's token for the whole lease")]
+    #[error("lease lost: the Resonate Server refuses this process's token")]
     Unauthorized,
     /// This process was told to stop.
     #[error("draining: another process continues")]
@@ -64,7 +67,9 @@ pub(crate) struct Leases {
     /// The tasks that are being acquired.
     acquiring: Mutex<HashSet<String>>,
     /// The tasks that are to be acquired when their last run has ended.
-    waiting: Mutex<HashSet<String>>,
+    waiting: Mutex<HashMap<String, u64>>,
+    /// How many waits there were.
+    turns: AtomicU64,
     ended: Notify,
 }
 
@@ -81,18 +86,6 @@ impl Drop for Acquiring<'_> {
     }
 }
 
-/// A wait for the end of a run.
-struct Waiting<'a> {
-    leases: &'a Leases,
-    id: &'a str,
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.leases.lock_waiting().remove(self.id);
-    }
-}
-
 impl Leases {
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Run>> {
         self.runs.lock().expect("no holder of this lock panics")
@@ -102,7 +95,7 @@ impl Leases {
         self.acquiring.lock().expect("no holder of this lock panics")
     }
 
-    fn lock_waiting(&self) -> MutexGuard<'_, HashSet<String>> {
+    fn lock_waiting(&self) -> MutexGuard<'_, HashMap<String, u64>> {
         self.waiting.lock().expect("no holder of this lock panics")
     }
 
@@ -230,17 +223,22 @@ impl Leases {
         self.lock().iter().map(|(id, run)| (id.clone(), run.version)).collect()
     }
 
-    /// Waits until there is no run of `id`. False: somebody waits for that already.
+    /// Waits until there is no run of `id`. False: another wait for it has begun meanwhile.
     pub async fn wait_for_end_of(&self, id: &str) -> bool {
         if self.version(id).is_none() {
             return true;
         }
-        if !self.lock_waiting().insert(id.to_owned()) {
-            return false;
+        let turn = self.turns.fetch_add(1, Ordering::Relaxed);
+        self.lock_waiting().insert(id.to_owned(), turn);
+        // An earlier wait gives way.
+        self.ended.notify_waiters();
+        let is_last = || self.lock_waiting().get(id) == Some(&turn);
+        self.wait_until(|| self.version(id).is_none() || !is_last()).await;
+        let last = is_last();
+        if last {
+            self.lock_waiting().remove(id);
         }
-        let _waiting = Waiting { leases: self, id };
-        self.wait_until(|| self.version(id).is_none()).await;
-        true
+        last
     }
 
     /// Waits until there is no run at all, and none is being acquired.

@@ -98,7 +98,7 @@ pub(crate) struct Runs {
     /// In a group that hands calls over.
     hand_over: Option<HandOver>,
     metrics: Metrics,
-    /// Runs that were lost because the server was unreachable.
+    /// Runs that were lost because the server was unreachable, or refused the token.
     lost: Mutex<Vec<(String, i64)>>,
 }
 
@@ -139,7 +139,7 @@ impl Runs {
         &self.leases
     }
 
-    /// Under what this process holds tasks.
+    /// The pid with which this process holds tasks.
     pub fn pid(&self) -> &str {
         &self.pid
     }
@@ -149,7 +149,8 @@ impl Runs {
         &self.settlements
     }
 
-    /// Takes the tasks whose runs were lost because the server was unreachable, as (id, version).
+    /// Takes the tasks whose runs were lost because the server was unreachable, or refused the token,
+    /// as (id, version).
     /// The server's own message for such a task may have been sent while this process was cut off,
     /// and comes again after the server's retry time-out only, so they are worth asking for.
     pub fn take_lost(&self) -> Vec<(String, i64)> {

@@ -4,7 +4,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -68,6 +71,8 @@ struct Watched {
     published: watch::Sender<Option<Published>>,
     /// Somebody looks again.
     woken: Notify,
+    /// It is remembered for longer.
+    interrupted: AtomicBool,
 }
 
 /// What viewers get.
@@ -128,15 +133,20 @@ impl Watchers {
             return Ok(viewer);
         }
         if flows.len() >= MOST_FLOWS {
-            // One that nobody looks at makes room.
-            let mut unwatched = flows.iter().filter(|(_, it)| it.published.receiver_count() == 0);
-            let id = unwatched.next().map(|(id, _)| id.clone()).ok_or(Problem::Full)?;
+            // One that nobody looks at makes room; one that was interrupted only if there is no other.
+            let unwatched = flows.iter().filter(|(_, it)| it.published.receiver_count() == 0);
+            let first = unwatched.min_by_key(|(_, it)| it.interrupted.load(Ordering::Relaxed));
+            let id = first.map(|(id, _)| id.clone()).ok_or(Problem::Full)?;
             if let Some(watched) = flows.remove(&id) {
                 watched.woken.notify_one();
             }
         }
         let (published, viewer) = watch::channel(None);
-        let watched = Arc::new(Watched { published, woken: Notify::new() });
+        let watched = Arc::new(Watched {
+            published,
+            woken: Notify::new(),
+            interrupted: AtomicBool::new(false),
+        });
         flows.insert(id.to_owned(), watched.clone());
         tokio::spawn(self.clone().run(id.to_owned(), watched));
         Ok(Viewer(viewer))
@@ -184,19 +194,20 @@ impl Watchers {
                     () = watched.woken.notified() => false,
                     () = sleep(watcher.linger) => true,
                 };
+                // Viewers come only while this is locked.
                 let mut flows = self.flows();
-                if !flows.get(&id).is_some_and(|it| Arc::ptr_eq(it, &watched)) {
-                    // It has made room for another one.
+                let is_mine = flows.get(&id).is_some_and(|it| Arc::ptr_eq(it, &watched));
+                if is_over && is_mine && watched.published.receiver_count() == 0 {
+                    flows.remove(&id);
                     return;
                 }
-                // Viewers come only while this is locked.
-                if is_over && watched.published.receiver_count() == 0 {
-                    flows.remove(&id);
+                if !is_mine {
+                    // It has made room for another one.
                     return;
                 }
                 continue;
             }
-            let pause = match watcher.look(&id, &self, &watched.published).await {
+            let pause = match watcher.look(&id, &self, &watched).await {
                 Next::Look(pause) => pause,
                 Next::Rest => {
                     watched.published.closed().await;
@@ -204,7 +215,7 @@ impl Watchers {
                 }
                 Next::Give(published) => {
                     // The next request gets a new watcher.
-                    self.flows().remove(&id);
+                    self.flows().retain(|_, it| !Arc::ptr_eq(it, &watched));
                     watched.published.send_replace(Some(published));
                     return;
                 }
@@ -247,12 +258,7 @@ struct Watcher {
 }
 
 impl Watcher {
-    async fn look(
-        &mut self,
-        id: &str,
-        watchers: &Watchers,
-        published: &watch::Sender<Option<Published>>,
-    ) -> Next {
+    async fn look(&mut self, id: &str, watchers: &Watchers, watched: &Watched) -> Next {
         if self.known.is_none() {
             let jaeger = watchers.0.settings.jaeger_url.as_deref();
             match self.client.get(id).await {
@@ -295,11 +301,12 @@ impl Watcher {
         watchers.0.stats.takeovers(&view.found);
         if view.is_interrupted() || !known.outages.is_empty() {
             self.linger = LINGER_INTERRUPTED;
+            watched.interrupted.store(true, Ordering::Relaxed);
         }
         if json != self.last {
             self.revision += 1;
             self.changed = tokio::time::Instant::now();
-            published.send_replace(Some(Published::State {
+            watched.published.send_replace(Some(Published::State {
                 id: format!("{:x}-{}", self.boot, self.revision).into(),
                 json: json.as_str().into(),
                 complete,

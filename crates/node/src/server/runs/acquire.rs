@@ -23,7 +23,7 @@ impl Runs {
         // The SDK heartbeats by task id: two runs of a task in one process would end each other's. The
         // server announces the task again while the body of an abandoned run still runs here.
         if !self.leases.wait_for_end_of(&id).await {
-            return Err(ExchangeError::Withheld("its last run still runs".to_owned()));
+            return Err(ExchangeError::Withheld("the task was announced again".to_owned()));
         }
         self.check_ready(&id)?;
         let mut offered = false;

@@ -152,6 +152,7 @@ async fn a_flow_that_nobody_looks_at_makes_room_for_another_one() {
     assert!(matches!(watchers.watch("f7"), Err(Problem::Full)));
     // The one that made room has forgotten its flow, and does not end the watcher that comes after it.
     drop(viewers.remove(0));
+    tokio::time::sleep(LINGER / 2).await;
     let (id, _) = next(&mut watchers.watch("f7").unwrap()).await;
     tokio::time::sleep(LINGER - Duration::from_secs(1)).await;
     assert_eq!(next(&mut watchers.watch("f7").unwrap()).await.0, id);
