@@ -114,12 +114,9 @@ impl TelemetryBuilder {
         let settings = variables::settings(&|name| self.variable(name))?;
         let Settings { propagator, mut stores_baggage, sampler, limits, mut export, mut metrics } =
             settings;
-        match self.propagator.take() {
-            Some(own) => {
-                stores_baggage = own.fields().any(|field| field == context::BAGGAGE);
-                global::set_text_map_propagator(TextMapCompositePropagator::new(vec![own]));
-            }
-            None => globals::propagator(propagator),
+        let own = self.propagator.take();
+        if let Some(own) = &own {
+            stores_baggage = own.fields().any(|field| field == context::BAGGAGE);
         }
         let sampler = self.sampler.take().unwrap_or(sampler);
         let destinations = export.iter_mut().map(|export| &mut export.to);
@@ -146,6 +143,13 @@ impl TelemetryBuilder {
             let resource = telemetry.identity().resource();
             let export = MetricExport::start(&settings, resource, instance)?;
             telemetry.measure(export);
+        }
+        // Nothing can fail any more.
+        match own {
+            Some(own) => {
+                global::set_text_map_propagator(TextMapCompositePropagator::new(vec![own]));
+            }
+            None => globals::propagator(propagator),
         }
         telemetry.set_global();
         Ok(telemetry)

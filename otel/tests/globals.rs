@@ -5,10 +5,10 @@
 use opentelemetry::{
     Context, global,
     propagation::{Extractor, Injector, TextMapPropagator, text_map_propagator::FieldIter},
-    trace::Tracer,
+    trace::{Span, Tracer},
 };
 use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider};
-use resonate_otel::{Identity, Telemetry};
+use resonate_otel::{Identity, Telemetry, TelemetryBuilder};
 
 #[derive(Debug)]
 struct Mine(Vec<String>);
@@ -25,14 +25,18 @@ impl TextMapPropagator for Mine {
     }
 }
 
-fn start(exporter: InMemorySpanExporter) -> Telemetry {
+fn builder(exporter: InMemorySpanExporter) -> TelemetryBuilder {
     let identity = Identity {
         name: "orders".to_owned(),
         instance: "orders-1".to_owned(),
         namespace: String::new(),
         version: "0".to_owned(),
     };
-    Telemetry::builder(identity).exporter(exporter).start().unwrap()
+    Telemetry::builder(identity).exporter(exporter)
+}
+
+fn start(exporter: InMemorySpanExporter) -> Telemetry {
+    builder(exporter).start().unwrap()
 }
 
 fn fields() -> Vec<String> {
@@ -42,6 +46,16 @@ fn fields() -> Vec<String> {
 /// One test: the globals are those of its process.
 #[test]
 fn globals_are_set_unless_the_application_has_its_own() {
+    // Metrics cannot be exported there, which is known last.
+    #[cfg(feature = "metrics")]
+    {
+        let nowhere = builder(InMemorySpanExporter::default()).endpoint("not an address");
+        nowhere.start().unwrap_err();
+        assert_eq!(fields(), [""; 0], "a failed start sets nothing");
+        let span = global::tracer("user code").start("through no provider");
+        assert!(!span.span_context().is_valid(), "a failed start sets nothing");
+    }
+
     let first = InMemorySpanExporter::default();
     let telemetry = start(first.clone());
     assert!(fields().contains(&"traceparent".to_owned()));

@@ -1,5 +1,7 @@
 //! The spans of leases.
 
+#[cfg(feature = "metrics")]
+use super::metrics::{Measured, Spans};
 use super::*;
 
 fn leases(rig: &Rig) -> usize {
@@ -102,4 +104,21 @@ async fn an_answer_that_is_read_after_the_end_of_the_lease_proves_nothing() {
         rig.heartbeat(1).await.unwrap();
         assert_eq!(leases(&rig), expected, "{delays:?}");
     }
+}
+
+/// How an attempt ended whose answer was lost is measured too, and depends on the lease.
+#[cfg(feature = "metrics")]
+#[tokio::test(start_paused = true)]
+async fn without_spans_a_heartbeat_renews_the_lease_too() {
+    let Measured { rig, .. } = Measured::new(Spans::None, |kind, _| match kind {
+        "task.acquire" => acquired(1, json!([])),
+        _ => Reply::Answer(200, json!({})),
+    });
+    rig.acquire(1).await;
+    let runs = &rig.traced.0.runs;
+    wait(2_000).await;
+    let before = runs.lease_end("f.0").unwrap();
+    rig.heartbeat(1).await.unwrap();
+    let after = runs.lease_end("f.0").unwrap();
+    assert!(after > before + Duration::from_secs(1), "{before:?} {after:?}");
 }

@@ -15,8 +15,8 @@ use crate::{
     metrics::{Attempt, Export},
 };
 
-struct Measured {
-    rig: Rig,
+pub(super) struct Measured {
+    pub rig: Rig,
     metrics: Metrics,
     export: Export,
     exporter: InMemoryMetricExporter,
@@ -24,14 +24,14 @@ struct Measured {
 
 /// What is exported beside metrics.
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Spans {
+pub(super) enum Spans {
     All,
     NotSampled,
     None,
 }
 
 impl Measured {
-    fn new(spans: Spans, script: impl FnMut(&str, &Value) -> Reply + Send + 'static) -> Self {
+    pub fn new(spans: Spans, script: impl FnMut(&str, &Value) -> Reply + Send + 'static) -> Self {
         let mut telemetry = match spans {
             Spans::None => Telemetry::off(identity()),
             _ => Telemetry::with_exporter(identity(), InMemorySpanExporter::default()),
