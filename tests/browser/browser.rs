@@ -9,7 +9,11 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use fantoccini::{Client, ClientBuilder, Locator};
 use hyper_util::client::legacy::connect::HttpConnector;
 use serde_json::{Value, json};
-use testkit::{Log, Process, free_port, process::skipped, until};
+use testkit::{
+    Log, Process, free_port,
+    process::{left, skipped, try_signal},
+    until,
+};
 
 /// Set: screenshots are taken.
 const SCREENSHOTS: &str = "ASYNC_RPC_SCREENSHOTS";
@@ -63,7 +67,7 @@ impl Browser {
 
     /// Ends it.
     pub async fn quit(self) {
-        self.driver.close().await.unwrap();
+        self.driver.clone().close().await.unwrap();
     }
 
     /// Opens an address.
@@ -189,6 +193,15 @@ impl Browser {
             .filter(|message| !expected.iter().any(|text| message.contains(text)))
             .collect();
         assert!(unexpected.is_empty(), "{unexpected:#?}");
+    }
+}
+
+impl Drop for Browser {
+    fn drop(&mut self) {
+        // Chromium survives its chromedriver if a test fails.
+        for (pid, _) in left(&self.log) {
+            try_signal(pid, "KILL");
+        }
     }
 }
 

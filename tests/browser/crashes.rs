@@ -181,8 +181,15 @@ async fn a_flow_that_nobody_runs_says_so_and_how_to_bring_a_process_back() {
 
     browser.open(&format!("http://{}/flows/stuck", system.gateway)).await;
     browser.until("that nobody has taken over", stuck).await;
-    let arguments = ["service-b", "--server", &system.server_url];
+    let arguments = ["service-b", "--server", &system.server_url, "--crash-button", "true"];
     system.start_process("service-b", &arguments, &[]).await;
+    // A process can be crashed again after its return.
+    let button = "document.querySelector('.danger:enabled') !== null";
+    browser.until("a button", button).await;
+    browser.click(".danger").await;
+    browser.until("that nobody has taken over", stuck).await;
+    system.start_process("service-b", &arguments, &[]).await;
+    browser.until("another button", button).await;
     state(&browser, "done").await;
     let after = story(&browser).await;
     assert_eq!(during[..], after[..during.len()], "what was said stays");

@@ -96,6 +96,15 @@ async fn each_flow_starts_from_the_page() {
         "document.querySelector('#await-chain-id-error').textContent.includes('choose another id')";
     browser.until("the conflict", error).await;
 
+    // The browser shows this page again, as after Back: the ids that it made are new, and no others.
+    browser.fill("#detached-chain-id", "mine").await;
+    let id = "document.querySelector('#fan-out-workflow-id').value";
+    let old = browser.run(&format!("return {id}")).await;
+    let back = "dispatchEvent(new PageTransitionEvent('pageshow', {persisted: true}))";
+    browser.until("a new id", &format!("{back} && {id} !== {old}")).await;
+    let own = browser.run("return document.querySelector('#detached-chain-id').value").await;
+    assert_eq!(own, "mine");
+
     browser.expect_quiet(&["422", "400"]).await;
     browser.quit().await;
     system.stop().await;
@@ -206,9 +215,9 @@ async fn flows_that_do_not_go_well_say_what_to_do() {
     browser.until("another step", next).await;
     assert_eq!(browser.run("return document.activeElement.textContent").await, "Crash it");
     // The answer to a crash that is refused is quoted.
-    let misled = "const ask = window.fetch; window.fetch = (path, options) => \
-        ask(path.endsWith('/crash') ? '/instances/nobody/x/crash' : \
-            options.method === 'DELETE' && !window.led ? '/flows/nobody' : path, options)";
+    let misled = "const ask = window.fetch; window.canceled = () => ask('/flows/nobody', {method: 'DELETE'}); \
+        window.fetch = (path, options) => options.method === 'DELETE' ? window.canceled(path, options) : \
+            ask(path.endsWith('/crash') ? '/instances/nobody/x/crash' : path, options); window.ask = ask";
     browser.run(misled).await;
     browser.click(".danger").await;
     let refused = "document.querySelector('.holder .error')?.textContent.startsWith('The gateway answered: “no such service: nobody')";
@@ -217,7 +226,12 @@ async fn flows_that_do_not_go_well_say_what_to_do() {
     browser.click("#cancel").await;
     let refused = "document.querySelector('#problem').textContent.startsWith('Not canceled: The gateway answered: “no such flow: nobody')";
     browser.until("that the cancel is refused", refused).await;
-    browser.run("window.led = true").await;
+    // Without an answer it may have been canceled.
+    browser.run("window.canceled = () => Promise.reject(new TypeError('no answer'))").await;
+    browser.click("#cancel").await;
+    let unknown = "document.querySelector('#problem').textContent === 'Not known whether it is canceled: The gateway cannot be reached.'";
+    browser.until("that nothing is known", unknown).await;
+    browser.run("window.canceled = ask").await;
     browser.click("#cancel").await;
     state(&browser, "canceled").await;
     assert_eq!(browser.run(link).await, Value::Bool(true));
@@ -230,6 +244,26 @@ async fn flows_that_do_not_go_well_say_what_to_do() {
     assert_eq!(browser.run(link).await, Value::Bool(true));
     browser.check("a flow that there is not").await;
     browser.expect_quiet(&["404"]).await;
+    browser.quit().await;
+    system.stop().await;
+}
+
+#[tokio::test]
+async fn each_pending_flow_of_the_list_has_its_turn() {
+    let browser = browser!();
+    let system = System::start(Server::Embedded, &[]).await;
+    let home = format!("http://{}/", system.gateway);
+    browser.open(&home).await;
+    browser.until("the forms", "document.querySelectorAll('.kind').length === 3").await;
+    let start = "for (let n = 1; n <= 12; n++) \
+        await fetch(`/await-chain?id=sleeps-${n}&sleep=10m`, {method: 'POST', headers: {prefer: 'respond-async'}}); \
+        const flows = Array.from({length: 12}, (_, n) => ({id: `sleeps-${n + 1}`, state: 'pending'})); \
+        localStorage.setItem('flows', JSON.stringify(flows))";
+    browser.run(&format!("return (async () => {{ {start} }})()")).await;
+    browser.open(&home).await;
+    let running = "[...document.querySelectorAll('#flows .badge')].filter(it => it.textContent === 'running').length === 12";
+    browser.until("the state of all", running).await;
+    browser.expect_quiet(&[]).await;
     browser.quit().await;
     system.stop().await;
 }

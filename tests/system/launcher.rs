@@ -1,13 +1,14 @@
 //! The launcher as its user sees it: what it says, what it starts, and that it leaves nothing.
 
 use std::{
+    collections::HashMap,
     os::unix::fs::PermissionsExt,
     time::{Duration, Instant},
 };
 
 use testkit::{
     Http, Line, Log, Process, Server, Stopped, System, free_port,
-    process::{async_rpc, command_line, left, signal},
+    process::{async_rpc, command_line, left, runs, signal, table},
     until,
 };
 
@@ -116,6 +117,32 @@ async fn at_the_beginning_and_end_only_the_launcher_prints() {
     let last: Vec<_> = lines[started..].iter().map(|line| line.text.as_str()).collect();
     assert_eq!(last, ["stopping 20 processes"]);
     system.stop().await;
+}
+
+/// As in `async-rpc | head`: neither the launcher nor `cog` may mind.
+#[tokio::test]
+async fn nobody_has_to_read_what_is_printed() {
+    let (log, is_last) = (Log::new(), |line: &str| line.starts_with("Press Ctrl-C"));
+    let arguments = ["--port", "0", "--server-port", "0", "--no-jaeger"];
+    let mut launcher = Process::start_until(&mut async_rpc(&arguments, &[]), &log, is_last);
+    log.line("the summary", |line| is_last(&line.text)).await;
+    let lines: Vec<_> = log.all(|_| true).into_iter().map(|line| line.text).collect();
+    let (pids, ports): (HashMap<_, _>, HashMap<_, _>) = table(&lines)
+        .map(|(instance, pid, port)| ((instance.clone(), pid), (instance, port)))
+        .unzip();
+    let pid = pids["service-f"];
+    signal(pid, "KILL");
+    until(&log, "its end", async || (!runs(pid)).then_some(())).await;
+    let http = Http::new(&format!("127.0.0.1:{}", ports["gateway"]));
+    http.post("/detached-chain?id=unread").await;
+    until(&log, "the end of the flow", async || {
+        let state = http.get("/flows/unread").await.body["state"].clone();
+        (state != "pending").then(|| assert_eq!(state, "resolved", "{log}"))
+    })
+    .await;
+    launcher.signal("TERM");
+    assert_eq!(launcher.exited().await.code(), Some(0), "{log}");
+    Stopped::check(&log);
 }
 
 #[tokio::test]

@@ -120,11 +120,25 @@ impl Log {
 
     /// Adds each line of `output` until it ends. A thread of its own reads it.
     pub fn collect(&self, output: impl Read + Send + 'static) {
+        self.collect_until(output, |_| false);
+    }
+
+    /// The same, but closes `output` after this line.
+    pub fn collect_until(
+        &self,
+        output: impl Read + Send + 'static,
+        is_last: impl Fn(&str) -> bool + Send + 'static,
+    ) {
         let log = self.clone();
         log.0.open.send_modify(|open| *open += 1);
         std::thread::spawn(move || {
             for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
-                log.add(String::from_utf8_lossy(&line).into_owned());
+                let line = String::from_utf8_lossy(&line).into_owned();
+                let last = is_last(&line);
+                log.add(line);
+                if last {
+                    break;
+                }
             }
             log.0.open.send_modify(|open| *open -= 1);
         });

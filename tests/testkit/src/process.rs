@@ -42,10 +42,19 @@ pub struct Process {
 impl Process {
     /// Starts `command`. Its output goes to `log`.
     pub fn start(command: &mut Command, log: &Log) -> Self {
+        Self::start_until(command, log, |_| false)
+    }
+
+    /// The same, but nobody reads its standard output after this line, as in `command | head`.
+    pub fn start_until(
+        command: &mut Command,
+        log: &Log,
+        is_last: impl Fn(&str) -> bool + Send + 'static,
+    ) -> Self {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.env(MARK, log.mark());
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-        log.collect(child.stdout.take().unwrap());
+        log.collect_until(child.stdout.take().unwrap(), is_last);
         log.collect(child.stderr.take().unwrap());
         Self { pid: child.id(), child, log: log.clone() }
     }
