@@ -13,7 +13,7 @@ use crate::{
     ours::{self, Telemetry},
     peers::{self, Peer},
     program::{Deployment, Parts, Program},
-    progress::Progress,
+    progress::{Progress, Step},
     recovery::{self, Fault, Recovery},
     report,
     server::{Kind, Server},
@@ -70,7 +70,8 @@ pub async fn run(options: &CompareOptions) {
         // Others are measured once, on the last server: that is the official one, if there is one.
         .map(|(index, kind)| (kind, subjects(kind, index + 1 == servers.len(), options)))
         .collect();
-    let mut progress = Progress::new(plan(&all, options));
+    let plan = plan(&all, options).into_iter().map(|label| Step { label, size: 1 });
+    let mut progress = Progress::new(plan.collect());
     let collector = collector::start();
     let mut comparisons = Vec::new();
     for (kind, subjects) in &all {

@@ -22,7 +22,7 @@ use crate::{
     options::GrowthOptions,
     ours::{self, Telemetry},
     program::Deployment,
-    progress::Progress,
+    progress::{Progress, Step},
     report,
     server::{Kind, Server},
 };
@@ -78,6 +78,16 @@ impl What {
         }
     }
 
+    /// How much there is to do at a point, in flows of one step or call. `before`: the point before it.
+    fn size(self, before: usize, point: usize, options: &GrowthOptions) -> usize {
+        match self {
+            Self::Replicas | Self::Connections => options.flows(),
+            Self::Steps | Self::FanOut => point * self.flows(point, options),
+            Self::Settled => point - before + options.flows(),
+            Self::Gateway => point - before,
+        }
+    }
+
     /// Flows at a point. Large ones take longer.
     fn flows(self, point: usize, options: &GrowthOptions) -> usize {
         match self {
@@ -93,8 +103,12 @@ pub async fn run(options: &GrowthOptions) {
     let mut plan = Vec::new();
     for kind in &kinds {
         for what in &options.only {
-            let points = what.points(options).into_iter();
-            plan.extend(points.map(|it| format!("{}: {it} {}", kind.name(), what.axis())));
+            let mut before = 0;
+            for point in what.points(options) {
+                let label = format!("{}: {point} {}", kind.name(), what.axis());
+                plan.push(Step { label, size: what.size(before, point, options) });
+                before = point;
+            }
         }
     }
     let mut progress = Progress::new(plan);

@@ -5,18 +5,27 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// The steps of a run. Steps with the same label are expected to take the same time.
+/// A step of a run.
+pub struct Step {
+    /// Steps with the same label are expected to take the same time.
+    pub label: String,
+    /// How much there is to do, compared with other steps.
+    pub size: usize,
+}
+
+/// The steps of a run.
 pub struct Progress {
-    plan: Vec<String>,
+    plan: Vec<Step>,
     next: usize,
     start: Instant,
     /// When the step under way began.
     begin: Instant,
-    known: HashMap<String, Duration>,
+    /// The last time of the steps with a label, and their size.
+    known: HashMap<String, (Duration, usize)>,
 }
 
 impl Progress {
-    pub fn new(plan: Vec<String>) -> Self {
+    pub fn new(plan: Vec<Step>) -> Self {
         let now = Instant::now();
         Self { plan, next: 0, start: now, begin: now, known: HashMap::new() }
     }
@@ -25,7 +34,8 @@ impl Progress {
     pub fn step(&mut self) {
         let now = Instant::now();
         if let Some(last) = self.next.checked_sub(1) {
-            self.known.insert(self.plan[last].clone(), now - self.begin);
+            let Step { label, size } = &self.plan[last];
+            self.known.insert(label.clone(), (now - self.begin, *size));
         }
         self.begin = now;
         let (number, all) = (self.next + 1, self.plan.len());
@@ -34,15 +44,23 @@ impl Progress {
             None => String::new(),
         };
         let elapsed = minutes(now - self.start);
-        eprintln!("[{number}/{all}] {elapsed}{left}: {}", self.plan[self.next]);
+        eprintln!("[{number}/{all}] {elapsed}{left}: {}", self.plan[self.next].label);
         self.next = number;
     }
 
-    /// How long the steps that have not begun take, if anything is known.
+    /// How long the steps take that have not ended, if anything is known.
     fn left(&self) -> Option<Duration> {
-        let mean = self.known.values().sum::<Duration>().checked_div(self.known.len() as u32)?;
-        let left = &self.plan[self.next..];
-        Some(left.iter().map(|label| *self.known.get(label).unwrap_or(&mean)).sum())
+        let (times, sizes): (Vec<_>, Vec<_>) = self.known.values().copied().unzip();
+        let done = sizes.iter().sum::<usize>();
+        if done == 0 {
+            return None;
+        }
+        let unit = times.iter().sum::<Duration>().div_f64(done as f64);
+        let time = |Step { label, size }: &Step| match self.known.get(label) {
+            Some((time, _)) => *time,
+            None => unit.mul_f64(*size as f64),
+        };
+        Some(self.plan[self.next..].iter().map(time).sum())
     }
 }
 
