@@ -117,6 +117,12 @@ impl Known {
         Some(known)
     }
 
+    /// Whether this is its first promise. Another flow may have got its id, if the server has lost it.
+    pub fn starts_with(&self, promise: &Promise) -> bool {
+        let first = self.calls[0].record.as_ref();
+        first.is_some_and(|first| first.created == promise.created_at)
+    }
+
     /// Notes that the gateway could not reach the server.
     pub fn was_away(&mut self, outage: Outage) {
         if self.outages.len() == MOST_OUTAGES {

@@ -128,6 +128,10 @@ impl Watchers {
     pub fn watch(&self, id: &str) -> Result<Viewer, Problem> {
         let mut flows = self.flows();
         if let Some(watched) = flows.get(id) {
+            if watched.published.receiver_count() == 0 {
+                // What is known may be of an earlier flow with this id.
+                watched.published.send_replace(None);
+            }
             let viewer = Viewer(watched.published.subscribe());
             watched.woken.notify_one();
             return Ok(viewer);
@@ -179,7 +183,7 @@ impl Watchers {
         let mut watcher = Watcher {
             client: self.0.client.clone(),
             known: None,
-            last: String::new(),
+            last: None,
             linger: LINGER,
             boot: uuid::Uuid::new_v4().as_u64_pair().0,
             revision: 0,
@@ -210,7 +214,10 @@ impl Watchers {
             let pause = match watcher.look(&id, &self, &watched).await {
                 Next::Look(pause) => pause,
                 Next::Rest => {
-                    watched.published.closed().await;
+                    tokio::select! {
+                        () = watched.published.closed() => {}
+                        () = watched.woken.notified() => {}
+                    }
                     continue;
                 }
                 Next::Give(published) => {
@@ -241,8 +248,8 @@ enum Next {
 struct Watcher {
     client: Client,
     known: Option<Known>,
-    /// What was published last.
-    last: String,
+    /// What was published last of this flow.
+    last: Option<Published>,
     /// How long it is kept when nobody looks.
     linger: Duration,
     boot: u64,
@@ -259,6 +266,7 @@ struct Watcher {
 
 impl Watcher {
     async fn look(&mut self, id: &str, watchers: &Watchers, watched: &Watched) -> Next {
+        self.check(id, watched).await;
         if self.known.is_none() {
             let jaeger = watchers.0.settings.jaeger_url.as_deref();
             match self.client.get(id).await {
@@ -267,7 +275,7 @@ impl Watcher {
             }
         }
         let Some(known) = &mut self.known else { return Next::Give(Published::Unknown) };
-        if known.is_complete() && self.revision > 0 {
+        if known.is_complete() && self.last.is_some() {
             return Next::Rest;
         }
         let (ahead, began) = (self.ahead, own_clock());
@@ -284,7 +292,7 @@ impl Watcher {
                 self.looked = began + self.ahead;
                 None
             }
-            Err(error) if self.revision == 0 => {
+            Err(error) if self.last.is_none() => {
                 return Next::Give(Published::Failed(Arc::new(error)));
             }
             Err(error) => {
@@ -303,20 +311,41 @@ impl Watcher {
             self.linger = LINGER_INTERRUPTED;
             watched.interrupted.store(true, Ordering::Relaxed);
         }
-        if json != self.last {
+        let is_known =
+            |last: &Published| matches!(last, Published::State { json: it, .. } if **it == json);
+        if !self.last.as_ref().is_some_and(is_known) {
             self.revision += 1;
             self.changed = tokio::time::Instant::now();
-            watched.published.send_replace(Some(Published::State {
+            self.last = Some(Published::State {
                 id: format!("{:x}-{}", self.boot, self.revision).into(),
                 json: json.as_str().into(),
                 complete,
-            }));
-            self.last = json;
+            });
+            watched.published.send_replace(self.last.clone());
         }
         match complete {
             true => Next::Rest,
             false if trouble.is_some() || self.changed.elapsed() > QUIET => Next::Look(SELDOM),
             false => Next::Look(OFTEN),
+        }
+    }
+
+    /// Whether the flow is still the one that is known, if that is in doubt: a viewer has come back, or the
+    /// server, which may have lost its store. If it is another one, nothing is known.
+    async fn check(&mut self, id: &str, watched: &Watched) {
+        let has_returned = watched.published.borrow().is_none();
+        let Some(known) = self.known.as_ref().filter(|_| has_returned || self.away.is_some())
+        else {
+            return;
+        };
+        // An unreachable server says nothing.
+        if let Ok(first) = self.client.get(id).await
+            && !first.is_some_and(|first| known.starts_with(&first))
+        {
+            (self.known, self.last, self.away, self.linger) = (None, None, None, LINGER);
+            watched.interrupted.store(false, Ordering::Relaxed);
+        } else if has_returned {
+            watched.published.send_replace(self.last.clone());
         }
     }
 }

@@ -168,3 +168,38 @@ async fn an_unknown_flow_is_not_watched() {
     tokio::time::sleep(Duration::from_secs(5)).await;
     assert_eq!(rig.requests(), before);
 }
+
+/// The server has lost a flow, and another one has got its id: a viewer who returns sees that one, and so
+/// does one who stayed.
+#[tokio::test(start_paused = true)]
+async fn another_flow_with_the_same_id_is_not_mistaken_for_the_one_before() {
+    for (is_over, stays) in [(true, false), (false, false), (false, true)] {
+        let rig = Rig::new("await-chain", work(3));
+        in_step_2(&rig);
+        if is_over {
+            ended(&rig, 1);
+        }
+        let watchers = watchers(&rig);
+        let mut viewer = watchers.watch("f").unwrap();
+        let (before, _) = next(&mut viewer).await;
+        if stays {
+            rig.world.lock().unwrap().down = true;
+            assert!(soon(viewer.changed()).await);
+            next(&mut viewer).await;
+        }
+
+        let another = Rig::new("await-chain", work(3));
+        another.change("f", |promise| promise["createdAt"] = (START + 60_000).into());
+        *rig.world.lock().unwrap() = std::mem::take(&mut *another.world.lock().unwrap());
+        if stays {
+            assert!(soon(viewer.changed()).await);
+        } else {
+            drop(viewer);
+            viewer = watchers.watch("f").unwrap();
+        }
+        let (id, after) = soon(next(&mut viewer)).await;
+        assert_ne!(id, before);
+        assert_eq!(after["started"], START + 60_000, "{is_over} {stays}: {after}");
+        assert_eq!(after["complete"], false, "{is_over} {stays}: {after}");
+    }
+}
