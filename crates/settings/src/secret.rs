@@ -71,7 +71,7 @@ pub struct SecretFile<T> {
 
 struct Read<T> {
     value: Arc<T>,
-    /// Of the file that was read last, or could not be.
+    /// Of the file that was read last. None: it could not be read.
     stamp: Option<Stamp>,
     looked: Instant,
     /// Whether the log says that the file cannot be read.
@@ -119,13 +119,14 @@ impl<T> SecretFile<T> {
     }
 
     fn read(&self, last: &mut Read<T>, stamp: Option<Stamp>) {
-        last.stamp = stamp;
         match read(&self.path, self.parse) {
             Ok(value) => {
                 last.value = Arc::new(value);
-                last.failed = false;
+                (last.stamp, last.failed) = (stamp, false);
             }
             Err(reason) => {
+                // The cause may be elsewhere, such as in its permissions.
+                last.stamp = None;
                 if !std::mem::replace(&mut last.failed, true) {
                     let file = &*self.path;
                     tracing::warn!(
@@ -216,6 +217,17 @@ mod tests {
         assert_eq!(shown(file.reread()), "second");
         std::fs::write(&path, "third\n").unwrap();
         assert_eq!(shown(file.reread()), "third");
+        // What makes a file readable again does not always show in its stamp.
+        std::fs::write(&path, [0xff; 6]).unwrap();
+        let (modified, _) = stamp(&path).unwrap();
+        let look = || {
+            file.lock().looked = Instant::now().checked_sub(LOOK).unwrap();
+            shown(file.get())
+        };
+        assert_eq!(look(), "third");
+        std::fs::write(&path, "fourth").unwrap();
+        std::fs::File::options().write(true).open(&path).unwrap().set_modified(modified).unwrap();
+        assert_eq!(look(), "fourth");
         assert!(!format!("{file:?}").contains("third"));
     }
 }
