@@ -65,7 +65,7 @@ impl Client {
             Ok((_, _, body)) => body.trim().to_owned(),
             Err(error) => text(&error),
         };
-        Err(Error::Other(format!("the gateway at {} is not ready: {reason}", self.gateway)))
+        Err(Error::Other(format!("the gateway at {} is not ready: {reason}", self.shown())))
     }
 
     async fn check_token(&self) -> Result<(), Error> {
@@ -76,7 +76,12 @@ impl Client {
             },
             _ => return Ok(()),
         };
-        Err(Error::Other(format!("the gateway at {} {refused}", self.gateway)))
+        Err(Error::Other(format!("the gateway at {} {refused}", self.shown())))
+    }
+
+    /// Where the gateway is.
+    fn shown(&self) -> String {
+        settings::without_credentials(&self.gateway)
     }
 
     /// Starts a flow and sees it to its end. `since`: when it was due.

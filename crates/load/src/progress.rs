@@ -101,7 +101,8 @@ fn table(settings: &Settings, counts: &Counts, rates: &[f64], elapsed: Duration)
         Some(rate) => format!("{rate} flows started per second"),
         None => format!("{} flows at a time", settings.concurrency),
     };
-    let (gateway, total) = (&settings.gateway, duration::format(settings.duration));
+    let (gateway, total) =
+        (settings::without_credentials(&settings.gateway), duration::format(settings.duration));
     let mut text = format!(
         "{gateway}, {how}, {} of {total}; Ctrl-C ends it\n\n{:<18}{:>9}{:>10}{:>10}{:>11}{:>9}{:>7}{:>6}{:>9}\n",
         seconds(elapsed),

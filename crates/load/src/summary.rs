@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use node::error::Error;
 use serde::Serialize;
+use settings::without_credentials;
 
 use crate::{
     Settings,
@@ -72,7 +73,7 @@ impl Summary {
     pub fn new(settings: Settings, started: Duration, counts: Counts) -> Self {
         let seconds = started.as_secs_f64();
         Self {
-            gateway: settings.gateway,
+            gateway: without_credentials(&settings.gateway),
             seconds: rounded(seconds),
             all: Figures::new(&counts.all(), seconds),
             skipped: counts.skipped,

@@ -101,6 +101,11 @@ pub fn settings(gateway: &str, arguments: &[&str]) -> Settings {
     Settings::from_arg_matches(&matches).unwrap()
 }
 
+/// The gateway takes a token as a password.
+fn with_password(url: &str) -> String {
+    url.replace("http://", "http://user:s3cret@")
+}
+
 const DETACHED: &str = "--flows=detached-chain";
 const AWAITED: &str = "--flows=await-chain,fan-out-workflow";
 
@@ -191,7 +196,7 @@ async fn without_a_gateway_nothing_is_started() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     drop(listener);
-    let error = run(settings(&url, &[]), pending()).await.unwrap_err().to_string();
+    let error = run(settings(&with_password(&url), &[]), pending()).await.unwrap_err().to_string();
     assert!(error.starts_with(&format!("the gateway at {url} is not ready: ")), "{error}");
     assert!(error.contains("refused"), "{error}");
 }
@@ -207,8 +212,10 @@ async fn told_to_stop_it_waits_for_the_flows_that_are_open() {
     );
     let (url, _server) = serve(routes).await;
     let stop = sleep(Duration::from_millis(50));
-    let summary = run(settings(&url, &["--for=1h", AWAITED]), stop).await.unwrap();
+    let settings = settings(&with_password(&url), &["--for=1h", AWAITED]);
+    let summary = run(settings, stop).await.unwrap();
     let json = serde_json::from_str::<Value>(&summary.json()).unwrap();
+    assert_eq!(json["gateway"], url, "no output shows the password");
     assert_eq!((&json["flows"], &json["right"]), (&json!(8), &json!(8)), "{json}");
 }
 
