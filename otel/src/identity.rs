@@ -54,10 +54,10 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// The OpenTelemetry resource. `OTEL_SERVICE_NAME` and `OTEL_RESOURCE_ATTRIBUTES` win over
-    /// what the application says of itself.
+    /// The OpenTelemetry resource. `OTEL_RESOURCE_ATTRIBUTES` wins over what the application says of
+    /// itself, and `OTEL_SERVICE_NAME` over both.
     pub(crate) fn resource(&self) -> Resource {
-        let name = variables::set("OTEL_SERVICE_NAME").unwrap_or_else(|| self.name.clone());
+        let name = variables::set("OTEL_SERVICE_NAME");
         let namespace = (!self.namespace.is_empty())
             .then(|| KeyValue::new("service.namespace", self.namespace.clone()));
         Resource::builder_empty()
@@ -66,12 +66,13 @@ impl Identity {
             .with_attributes(host_name().map(|name| KeyValue::new("host.name", name)))
             .with_attributes(container_id().map(|id| KeyValue::new("container.id", id)))
             .with_attributes([
+                KeyValue::new("service.name", self.name.clone()),
                 KeyValue::new("service.instance.id", self.instance.clone()),
                 KeyValue::new("service.version", self.version.clone()),
             ])
             .with_attributes(namespace)
             .with_detector(Box::new(EnvResourceDetector::new()))
-            .with_attribute(KeyValue::new("service.name", name))
+            .with_attributes(name.map(|name| KeyValue::new("service.name", name)))
             .build()
     }
 }
@@ -79,6 +80,34 @@ impl Identity {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    #[ignore = "another test starts it"]
+    fn the_name_of_this_process() {
+        let text = |text: &str| text.to_owned();
+        let (name, instance) = (text("orders"), text("orders-1"));
+        let identity = Identity { name, instance, namespace: text(""), version: text("0") };
+        let name = identity.resource().get(&opentelemetry::Key::new("service.name"));
+        println!("name: {}.", name.unwrap());
+    }
+
+    /// Variables belong to a process, so each case is a process.
+    #[test]
+    fn variables_win_over_what_the_application_says() {
+        let (all, name) = ("OTEL_RESOURCE_ATTRIBUTES", "OTEL_SERVICE_NAME");
+        for (variables, expected) in [
+            (&[][..], "orders"),
+            (&[(all, "service.name=shop,team=a")], "shop"),
+            (&[(all, "service.name=shop"), (name, "till")], "till"),
+        ] {
+            let mut test = std::process::Command::new(std::env::current_exe().unwrap());
+            test.args(["--ignored", "--nocapture", "--exact"]);
+            test.arg("identity::tests::the_name_of_this_process");
+            test.env_remove(all).env_remove(name).envs(variables.iter().copied());
+            let output = String::from_utf8(test.output().unwrap().stdout).unwrap();
+            assert!(output.contains(&format!("name: {expected}.")), "{variables:?}: {output}");
+        }
+    }
 
     #[test]
     fn a_container_is_found_by_its_control_group_or_by_its_mounts() {

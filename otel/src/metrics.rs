@@ -140,7 +140,7 @@ impl Metrics {
         }
         let [function, group] = attributes;
         let attributes = [function, group, KeyValue::new(key::RUN_OUTCOME, outcome.as_str())];
-        inner.instruments.run.record(run.begun.elapsed().as_secs_f64(), &attributes);
+        inner.instruments.run.record(run.duration().as_secs_f64(), &attributes);
     }
 
     pub(crate) fn step_settled(&self, of: &Subject, promise: &Promise) {

@@ -3,6 +3,7 @@
 
 mod leases;
 mod outcome;
+mod step_of;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -21,6 +22,7 @@ use wire::{Promise, tag};
 pub(crate) use self::leases::Predecessor;
 use self::leases::{emit_lost_lease, mark};
 pub use self::outcome::Outcome;
+pub(crate) use self::step_of::StepOf;
 
 use crate::{
     attributes::{self as key, Subject},
@@ -28,6 +30,7 @@ use crate::{
     emit::{Emitter, Finished},
     metrics::Metrics,
     promise_spans::UNREADABLE,
+    steps::is_below,
 };
 
 /// A run that lasts longer has a span of its lease.
@@ -127,6 +130,14 @@ impl Run {
         }
     }
 
+    /// How long it has lasted.
+    pub fn duration(&self) -> Duration {
+        match self.unanswered {
+            Some(end) => end.duration_since(self.start).unwrap_or_default(),
+            None => self.begun.elapsed(),
+        }
+    }
+
     /// Whether it took over from a run whose lease expired.
     pub fn is_takeover(&self) -> bool {
         self.predecessor.is_some()
@@ -135,27 +146,6 @@ impl Run {
     /// The branch that its steps are in, if the run after it can see them and is observed.
     pub fn branch(&self) -> Option<&str> {
         self.branch.as_deref()
-    }
-}
-
-/// What the span of a step says of the run that it belongs to.
-pub(crate) struct StepOf {
-    pub context: Context,
-    /// About the step: its promise, and what the run knows.
-    pub attributes: Vec<KeyValue>,
-    /// When the run took the step over from a dead one, if it did.
-    pub taken_over: Option<SystemTime>,
-    pub subject: Subject,
-}
-
-impl StepOf {
-    fn new(run: &Run, step: &str) -> Self {
-        Self {
-            context: run.context.clone(),
-            attributes: about(run, step.into()),
-            taken_over: run.taken_over.contains(step).then_some(run.start),
-            subject: run.subject.clone(),
-        }
     }
 }
 
@@ -207,6 +197,11 @@ impl OpenRuns {
             }
             (id, _) = id.rsplit_once('.')?;
         }
+    }
+
+    /// The runs of what the run of `task` calls, however deep, by the ids of their tasks.
+    pub fn below(&self, task: &str) -> Vec<String> {
+        self.lock().keys().filter(|id| is_below(id, task)).cloned().collect()
     }
 
     /// What the span of a step of the run of `task` needs to know of that run.

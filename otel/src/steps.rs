@@ -82,10 +82,17 @@ impl Steps {
         self.0.lock().expect("no holder of this lock panics").remove(promise)
     }
 
-    /// Forgets the steps that a run has left.
-    pub fn forget(&self, task: &str) {
-        let below =
-            |promise: &str| promise.strip_prefix(task).is_some_and(|rest| rest.starts_with('.'));
-        self.0.lock().expect("no holder of this lock panics").retain(|promise, _| !below(promise));
+    /// Forgets the steps that a run has left. `callees`: the runs below it that have not ended, whose
+    /// steps stay.
+    pub fn forget(&self, task: &str, callees: &[String]) {
+        let is_left = |promise: &str| {
+            is_below(promise, task) && !callees.iter().any(|callee| is_below(promise, callee))
+        };
+        self.0.lock().expect("no holder of this lock panics").retain(|id, _| !is_left(id));
     }
+}
+
+/// Whether a promise is a step or a call of a run, however deep.
+pub(crate) fn is_below(promise: &str, task: &str) -> bool {
+    promise.strip_prefix(task).is_some_and(|rest| rest.starts_with('.'))
 }

@@ -31,7 +31,7 @@ use crate::{
     emit::Emitter,
     export::{
         AtOnce, Counts, SharedProcessor,
-        batches::{Batches, Bounds},
+        batches::{Batches, Bounds, PATIENCE},
         losses::Log,
         otlp::Otlp,
         own::OwnProvider,
@@ -123,7 +123,7 @@ impl Telemetry {
         let Export { queue, batch, delay, .. } = *export;
         let counts = Arc::new(Counts::default());
         let log = Log::new(export.to.shown(), identity.instance.clone());
-        let bounds = Bounds { queue, batch, delay };
+        let bounds = Bounds { queue, batch, delay, patience: PATIENCE };
         let processor = Batches::start(sender, bounds, counts.clone(), log)
             .map_err(|error| invalid(error.to_string()))?;
         let processor = SharedProcessor::new(processor, limits);

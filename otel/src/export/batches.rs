@@ -38,7 +38,7 @@ const BACKOFF: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(
 
 /// A batch is given up once the collector has answered it with temporary errors for this long: the
 /// batch itself may be the cause.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How spans are batched.
 #[derive(Debug, Clone, Copy)]
@@ -49,6 +49,8 @@ pub(crate) struct Bounds {
     pub batch: usize,
     /// How long a span waits for its export.
     pub delay: Duration,
+    /// See [`PATIENCE`].
+    pub patience: Duration,
 }
 
 /// The processor. Its thread ends with it.
@@ -218,16 +220,17 @@ impl Shared {
 
     fn run(&self, mut sender: impl Sender) {
         while let Some(batch) = self.next() {
-            let start = Instant::now();
             let [mut backoff, last] = BACKOFF;
+            let mut since = None;
             let mut answer = sender.send(batch);
             while let Answer::Refused { error, after, answered } = answer {
                 self.log.down(&error);
-                if answered && start.elapsed() >= PATIENCE {
+                since = answered.then(|| since.unwrap_or_else(Instant::now));
+                if since.is_some_and(|since| since.elapsed() >= self.bounds.patience) {
                     answer = Answer::Rejected { error };
                     break;
                 }
-                if !self.pause(after.unwrap_or(backoff)) {
+                if !self.pause(after.unwrap_or_default().max(backoff)) {
                     return;
                 }
                 backoff = (2 * backoff).min(last);

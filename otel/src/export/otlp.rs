@@ -22,7 +22,7 @@ use opentelemetry_sdk::{
     trace::{SpanData, SpanExporter},
 };
 use prost::Message;
-use reqwest::blocking::Client;
+use reqwest::{blocking::Client, redirect::Policy};
 
 use super::{Answer, Sender};
 use crate::variables::Destination;
@@ -59,7 +59,9 @@ impl Recorder {
     pub fn new(timeout: Duration) -> Result<Self, String> {
         // The node's own client reaches everything directly, so this one does too. A blocking
         // client must be built where no runtime runs.
-        let build = move || Client::builder().no_proxy().timeout(timeout).build();
+        // A redirect would turn the request into a GET, or take its headers to another host.
+        let build =
+            move || Client::builder().no_proxy().redirect(Policy::none()).timeout(timeout).build();
         let client = std::thread::spawn(build).join().map_err(|_| "no HTTP client".to_owned())?;
         let client = client.map_err(|error| error.to_string())?;
         Ok(Self { client, last: Arc::default() })
@@ -70,7 +72,7 @@ impl Recorder {
     pub fn take_last(&self, endpoint: &str) -> Option<Result<Bytes, String>> {
         let last = self.last.lock().unwrap_or_else(PoisonError::into_inner).take();
         Some(match last?.answer {
-            Ok(response) if response.status().is_success() => Ok(response.into_body()),
+            Ok(response) if is_of_a_collector(&response) => Ok(response.into_body()),
             Ok(response) => Err(answered(&response, endpoint)),
             Err(error) => Err(with_hint(error, endpoint)),
         })
@@ -101,7 +103,7 @@ impl Otlp {
     fn answer(&self, error: Option<String>) -> Answer {
         let last = self.recorder.last.lock().unwrap_or_else(PoisonError::into_inner);
         match last.as_ref().map(|sent| &sent.answer) {
-            Some(Ok(response)) if response.status().is_success() => accepted(response.body()),
+            Some(Ok(response)) if is_of_a_collector(response) => accepted(response.body()),
             Some(Ok(response)) => refused(response, &self.endpoint),
             Some(Err(error)) => {
                 let error = with_hint(error.clone(), &self.endpoint);
@@ -151,6 +153,17 @@ fn cause(mut error: &(dyn Error + 'static)) -> String {
     error.to_string()
 }
 
+/// Whether this is the answer of a collector that took the request. What serves web pages, such as the
+/// page of Jaeger, takes requests to any path.
+fn is_of_a_collector(response: &Response<Bytes>) -> bool {
+    response.status().is_success() && !is_page(response)
+}
+
+fn is_page(response: &Response<Bytes>) -> bool {
+    let kind = response.headers().get("content-type").and_then(|value| value.to_str().ok());
+    kind.is_some_and(|kind| kind.starts_with("text/html")) && !response.body().is_empty()
+}
+
 fn accepted(body: &Bytes) -> Answer {
     let response = ExportTraceServiceResponse::decode(body.clone()).unwrap_or_default();
     let partial = response.partial_success.unwrap_or_default();
@@ -182,7 +195,8 @@ fn retry_after(value: &str) -> Option<Duration> {
 }
 
 fn answered(response: &Response<Bytes>, endpoint: &str) -> String {
-    with_hint(format!("the collector answered {}", response.status()), endpoint)
+    let what = if is_page(response) { " with a web page" } else { "" };
+    with_hint(format!("the collector answered {}{what}", response.status()), endpoint)
 }
 
 /// Adds the likely cause.
@@ -190,6 +204,10 @@ fn with_hint(error: String, endpoint: &str) -> String {
     let path = ["/v1/traces", "/v1/metrics"].into_iter().find(|path| endpoint.ends_with(path));
     if endpoint.contains(":4317") {
         format!("{error}; port 4317 is usually gRPC, use the port for HTTP, usually 4318")
+    } else if endpoint.contains(":16686") {
+        format!(
+            "{error}; port 16686 is usually the page of Jaeger, use the port for HTTP, usually 4318"
+        )
     } else if let Some(path) = path.filter(|path| endpoint.matches(path).count() > 1) {
         format!("{error}; {path} is appended to OTEL_EXPORTER_OTLP_ENDPOINT, leave it out")
     } else {

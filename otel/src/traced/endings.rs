@@ -230,7 +230,7 @@ impl Inner {
 
     pub(super) fn end(&self, id: &str, version: i64, outcome: Outcome) {
         if self.runs.end(id, version, outcome) {
-            self.steps.forget(id);
+            self.steps.forget(id, &self.runs.below(id));
         }
     }
 }

@@ -56,12 +56,15 @@ fn refused(after: Option<Duration>) -> Answer {
 }
 
 fn start(queue: usize, batch: usize, delay: Duration) -> (Batches, Arc<Counts>, Collector) {
+    start_with(Bounds { queue, batch, delay, patience: PATIENCE })
+}
+
+fn start_with(bounds: Bounds) -> (Batches, Arc<Counts>, Collector) {
     let (attempts, seen) = channel();
     let (answers, given) = channel();
     let counts = Arc::new(Counts::default());
     let wire = Wire { attempts, answers: given, last: Vec::new() };
     let log = Log::new("collector".to_owned(), "instance".to_owned());
-    let bounds = Bounds { queue, batch, delay };
     let batches = Batches::start(wire, bounds, counts.clone(), log).unwrap();
     (batches, counts, Collector { attempts: seen, answers })
 }
@@ -127,6 +130,51 @@ fn what_is_refused_is_sent_again_before_anything_else() {
         end.join().unwrap().unwrap();
     });
     assert_counts(&counts, [5, 0, 0, 0]);
+}
+
+/// The time without a collector does not count.
+#[test]
+fn a_batch_is_given_up_once_it_was_answered_with_errors_for_long_enough() {
+    let patience = Duration::from_millis(300);
+    let (batches, counts, collector) =
+        start_with(Bounds { queue: 8, batch: 1, delay: LONG, patience });
+    batches.on_end(child("1"));
+    let start = Instant::now();
+    while start.elapsed() <= 2 * patience {
+        collector.attempt(&["1"]);
+        let error = "nobody listens".to_owned();
+        collector.answer(Answer::Refused { error, after: None, answered: false });
+    }
+    let start = Instant::now();
+    collector.attempt(&["1"]);
+    collector.answer(refused(None));
+    batches.on_end(child("2"));
+    loop {
+        let attempt = collector.attempts.recv_timeout(LONG).unwrap();
+        if attempt == ["2"] {
+            break;
+        }
+        collector.answer(refused(None));
+    }
+    assert!(start.elapsed() >= patience, "{:?}", start.elapsed());
+    collector.answer(accepted(0));
+    batches.force_flush().unwrap();
+    assert_counts(&counts, [1, 1, 0, 0]);
+}
+
+/// A collector that asks for no pause gets the usual one.
+#[test]
+fn no_collector_is_asked_again_at_once() {
+    let (batches, _, collector) = start(8, 1, LONG);
+    batches.on_end(child("1"));
+    collector.attempt(&["1"]);
+    for backoff in [BACKOFF[0], 2 * BACKOFF[0]] {
+        let start = Instant::now();
+        collector.answer(refused(Some(Duration::ZERO)));
+        collector.attempt(&["1"]);
+        assert!(start.elapsed() >= backoff, "{:?}", start.elapsed());
+    }
+    collector.answer(accepted(0));
 }
 
 #[test]

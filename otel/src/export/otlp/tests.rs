@@ -92,6 +92,21 @@ fn a_refused_request_is_sent_again_as_it_is_and_partial_success_is_seen() {
     );
 }
 
+/// Neither took the batch, although both seem to work.
+#[test]
+fn a_web_page_and_a_redirect_are_no_answers_of_a_collector() {
+    let page = http("200 OK\r\nContent-Type: text/html; charset=utf-8", b"<!doctype html>");
+    let redirect = http("302 Found\r\nLocation: /login", b"");
+    let (mut otlp, bodies) = collector(vec![page, redirect]);
+    for expected in
+        ["the collector answered 200 OK with a web page", "the collector answered 302 Found"]
+    {
+        let answer = otlp.send(vec![span(TraceFlags::SAMPLED)]);
+        assert!(matches!(&answer, Answer::Rejected { error } if error == expected), "{answer:?}");
+    }
+    bodies.join().unwrap();
+}
+
 #[test]
 fn a_time_to_wait_is_seconds_or_a_date_and_bounded() {
     assert_eq!(retry_after(" 12 "), Some(Duration::from_secs(12)));
@@ -107,6 +122,7 @@ fn a_time_to_wait_is_seconds_or_a_date_and_bounded() {
 fn an_error_names_the_likely_cause() {
     let hint = |endpoint| with_hint("down".to_owned(), endpoint);
     assert!(hint("http://collector:4317/v1/traces").contains("4318"));
+    assert!(hint("http://jaeger:16686/v1/traces").contains("4318"));
     assert!(hint("http://collector:4318/v1/traces/v1/traces").contains("leave it out"));
     assert!(hint("http://collector:4318/v1/metrics/v1/metrics").contains("leave it out"));
     assert_eq!(hint("http://collector:4318/v1/traces"), "down");

@@ -237,8 +237,8 @@ async fn a_fenced_run_is_counted() {
 /// The answers to the settlement of a step and to a fulfil are lost; both took effect.
 #[tokio::test(start_paused = true)]
 async fn what_lost_answers_hide_is_measured_once_it_is_known() {
-    let (settled, mut settler) =
-        (std::time::UNIX_EPOCH.elapsed().unwrap().as_millis() as i64, None);
+    let (settled, mut settler, mut lost) =
+        (std::time::UNIX_EPOCH.elapsed().unwrap().as_millis() as i64, None, 4);
     let measured = Measured::new(Spans::NotSampled, move |kind, data| {
         unsampled(match (kind, data["action"]["kind"].as_str()) {
             ("task.acquire", _) => acquired(1, json!([])),
@@ -249,6 +249,10 @@ async fn what_lost_answers_hide_is_measured_once_it_is_known() {
                 promise["createdAt"] = (settled - 1_000).into();
                 promise["value"] = json!({"headers": {key::HEADER_SETTLER: "me 1"}});
                 Reply::Answer(200, json!({"promise": promise}))
+            }
+            ("promise.get", _) if lost > 0 => {
+                lost -= 1;
+                Reply::Lost
             }
             ("promise.get", _) => {
                 let value = settler.clone().expect("a fulfil before");
@@ -268,12 +272,16 @@ async fn what_lost_answers_hide_is_measured_once_it_is_known() {
     let settle = json!({"id": "f.0.0", "state": "resolved", "value": {}});
     assert!(measured.rig.fence(1, "promise.settle", settle).await.is_err());
     assert!(measured.rig.fulfill(1).await.is_err());
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    tokio::time::sleep(Duration::from_secs(10)).await;
     for name in ["resonate.invocation.duration", "resonate.run.duration", "resonate.step.duration"]
     {
         let values = measured.of(name);
         assert!(values.len() == 1 && values[0].ends_with(" 1"), "{name}: {values:?}");
     }
+    // It ended with the lost answer, not when that was known.
+    let sums = measured.read(sums);
+    let run = sums.iter().find_map(|sum| sum.strip_prefix("resonate.run.duration ")).unwrap();
+    assert!(run.parse::<f64>().unwrap() < 1.0, "{run}");
 }
 
 #[tokio::test]

@@ -196,3 +196,26 @@ async fn promises_name_the_runs_that_created_and_settled_them() {
         assert!(step[key::HEADER_BEGUN].as_str().unwrap().parse::<u64>().unwrap() > 0, "{step}");
     }
 }
+
+/// One process may run a function and what that calls.
+#[tokio::test]
+async fn the_end_of_a_run_does_not_end_the_steps_of_what_it_has_called() {
+    let rig = Rig::new(|kind, data| match kind {
+        "task.acquire" => {
+            let Reply::Answer(_, mut answer) = acquired(1, json!([])) else { unreachable!() };
+            (answer["task"]["id"], answer["promise"]["id"]) =
+                (data["id"].clone(), data["id"].clone());
+            Reply::Answer(200, answer)
+        }
+        _ => Reply::Answer(200, json!({})),
+    });
+    for id in ["f.0", "f.0.0"] {
+        let acquire = op::TaskAcquire { id: id.into(), version: 0, pid: "me".into(), ttl: LEASE };
+        rig.traced.exchange(Request::new("task.acquire", &acquire)).await.unwrap();
+    }
+    rig.traced.name_step("f.0.0.0", "charge the card");
+    rig.traced.name_step("f.0.1", "of the caller");
+    rig.suspend(1).await.unwrap();
+    let notes = ["f.0.0.0", "f.0.1"].map(|id| rig.traced.0.steps.find(id).is_some());
+    assert_eq!(notes, [true, false]);
+}
