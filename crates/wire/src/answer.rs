@@ -200,10 +200,13 @@ mod tests {
         };
         let read = |text: String| Answer::parse(&get(), text).map(|answer| answer.status());
         let (kind, id) = ("promise.get", get().corr_id().to_owned());
+        let of_another = Request::new(kind, &Get { id: "y".into() }).corr_id().to_owned();
         assert_eq!(read(text(kind, &id, 200, &promise)), Ok(200));
         assert_eq!(read(text(kind, &id, 404, &json!("Promise not found"))), Ok(404));
         assert_eq!(read(text("task.get", &id, 200, &promise)), Err(NotAnAnswer::OtherRequest));
-        assert_eq!(read(text(kind, "another", 200, &promise)), Err(NotAnAnswer::OtherRequest));
+        for other in ["another", &of_another] {
+            assert_eq!(read(text(kind, other, 200, &promise)), Err(NotAnAnswer::OtherRequest));
+        }
         assert_eq!(read(text(kind, &id, 429, &json!("slow"))), Err(NotAnAnswer::Status(429)));
         assert_eq!(read(text(kind, &id, 200, &json!({}))), Err(NotAnAnswer::Unreadable));
         let whole = text(kind, &id, 200, &promise);

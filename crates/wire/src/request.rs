@@ -1,9 +1,18 @@
 //! A request as text, parsed once.
 
-use std::{borrow::Cow, fmt, ops::Range, sync::Arc};
+use std::{
+    borrow::Cow,
+    fmt,
+    hash::{DefaultHasher, Hash, Hasher},
+    ops::Range,
+    sync::Arc,
+};
 
 use serde::{Serialize, de::IgnoredAny};
-use serde_json::{Map, Value, value::RawValue};
+use serde_json::{
+    Map, Value,
+    value::{RawValue, to_raw_value},
+};
 use tokio::{sync::watch, time::Instant};
 
 use crate::{
@@ -63,8 +72,13 @@ impl Request {
     /// # Panics
     /// They do not: that is a mistake in the code.
     pub fn new(kind: &str, data: &impl Serialize) -> Self {
-        let head = RequestHead { corr_id: "runtime".into(), version: VERSION.into(), auth: None };
-        let text = envelope::to_text(kind, head, data);
+        let data = to_raw_value(data).unwrap_or_else(|error| panic!("{kind}: {error}"));
+        // The answer to another request is none to this one.
+        let mut hasher = DefaultHasher::new();
+        (kind, data.get()).hash(&mut hasher);
+        let corr_id = format!("{:016x}", hasher.finish()).into();
+        let head = RequestHead { corr_id, version: VERSION.into(), auth: None };
+        let text = envelope::to_text(kind, head, &*data);
         Self::parse(text).unwrap_or_else(|error| panic!("{kind} with other data: {error}"))
     }
 
