@@ -1,10 +1,13 @@
 //! Waits for promises: listens for each at the server, again after each reconnect.
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use futures_util::StreamExt;
 use node::server::{Listener, Settlements};
-use tokio::sync::watch;
+use tokio::{sync::watch, task::AbortHandle};
 use wire::{Address, Message, MessageBody, Promise};
 
 use crate::{
@@ -29,12 +32,19 @@ pub struct Waiters {
     settlements: Settlements,
     /// Where the server sends its messages; none until the message stream is up.
     address: watch::Sender<Option<Address>>,
+    /// What registers all listeners again after the last reconnect.
+    registering: Arc<Mutex<Option<AbortHandle>>>,
 }
 
 impl Waiters {
     /// Nobody waits yet. Pass a clone to the message stream as its listener.
     pub fn new(client: Client) -> Self {
-        Self { client, settlements: Settlements::default(), address: watch::Sender::new(None) }
+        Self {
+            client,
+            settlements: Settlements::default(),
+            address: watch::Sender::new(None),
+            registering: Arc::default(),
+        }
     }
 
     /// How many promises are waited for.
@@ -71,10 +81,7 @@ impl Waiters {
         // It cannot fail: `self` holds the sender.
         let address = address.wait_for(Option::is_some).await.ok().and_then(|it| it.clone());
         let Some(address) = address else { return Ok(()) };
-        let promise = self.client.listen(id, &address).await?;
-        if !promise.is_pending() {
-            self.settlements.settled(&promise);
-        }
+        self.settlements.settled(&self.client.listen(id, &address).await?);
         Ok(())
     }
 
@@ -97,7 +104,12 @@ impl Waiters {
 impl Listener for Waiters {
     fn connected(&self, connection: &str) {
         self.address.send_replace(Some(Address::only(GROUP, connection)));
-        tokio::spawn(self.clone().register_all());
+        let registering = tokio::spawn(self.clone().register_all()).abort_handle();
+        let mut last = self.registering.lock().expect("no holder of this lock panics");
+        // This one registers what the last one has left, too.
+        if let Some(last) = last.replace(registering) {
+            last.abort();
+        }
     }
 
     fn message(&self, message: Message) {
@@ -109,11 +121,15 @@ impl Listener for Waiters {
 
 #[cfg(test)]
 mod tests {
-    use std::{pin::pin, sync::Arc, task::Poll};
+    use std::{
+        pin::pin,
+        sync::atomic::{AtomicUsize, Ordering},
+        task::Poll,
+    };
 
     use serde_json::{Value, json};
     use wire::{
-        PromiseState,
+        Answer, Exchange, ExchangeError, PromiseState, Request,
         scripted::{Reply, Scripted},
     };
 
@@ -209,5 +225,46 @@ mod tests {
         let start = tokio::time::Instant::now();
         assert_eq!(waiters.settlement("x").await.unwrap().state, PromiseState::Resolved);
         assert_eq!(start.elapsed(), 2 * REFRESH);
+    }
+
+    /// A server that answers nothing, and how many requests it has.
+    #[derive(Clone, Default)]
+    struct Silent(Arc<AtomicUsize>);
+
+    struct Open(Arc<AtomicUsize>);
+
+    impl Drop for Open {
+        fn drop(&mut self) {
+            self.0.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    #[async_trait::async_trait]
+    impl Exchange for Silent {
+        async fn exchange(&self, _: Request) -> Result<Answer, ExchangeError> {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            let _open = Open(self.0.clone());
+            std::future::pending().await
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn reconnects_in_a_row_cost_what_the_last_one_does() {
+        let server = Silent::default();
+        let waiters = Waiters::new(Client::new(Arc::new(server.clone())));
+        let waits = (0..100).map(|n| {
+            let waiters = waiters.clone();
+            async move { waiters.settlement(&n.to_string()).await }
+        });
+        let waits = tokio::spawn(futures_util::future::join_all(waits));
+        tokio::task::yield_now().await;
+        for n in 0..50 {
+            connect(&waiters, &n.to_string()).await;
+        }
+        tokio::task::yield_now().await;
+        let requests = server.0.load(Ordering::Relaxed);
+        // Each wait has one, and what registers all again has some.
+        assert!((100..=100 + REGISTER_AT_ONCE).contains(&requests), "{requests}");
+        waits.abort();
     }
 }

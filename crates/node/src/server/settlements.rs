@@ -37,8 +37,11 @@ impl Settlements {
         Wait { waiting: self.0.clone(), id: id.to_owned(), settled: Some(settled) }
     }
 
-    /// A promise is settled: every wait for it ends.
+    /// A promise is settled: every wait for it ends. The server may be wrong about that.
     pub fn settled(&self, promise: &Promise) {
+        if promise.is_pending() {
+            return;
+        }
         if let Some(waits) = lock(&self.0).get(&*promise.id) {
             waits.send_replace(Some(promise.clone().into_owned()));
         }
@@ -89,6 +92,9 @@ mod tests {
     async fn every_wait_for_a_promise_ends_and_nothing_is_left() {
         let settlements = Settlements::default();
         let mut waits = [settlements.wait("x"), settlements.wait("x"), settlements.wait("y")];
+        assert_eq!(waits[0].settled().now_or_never(), None);
+        let pending = r#"{"id": "x", "state": "pending", "timeoutAt": 2, "createdAt": 1}"#;
+        settlements.settled(&serde_json::from_str(pending).unwrap());
         assert_eq!(waits[0].settled().now_or_never(), None);
         let x = r#"{"id": "x", "state": "resolved", "timeoutAt": 2, "createdAt": 1}"#;
         settlements.settled(&serde_json::from_str(x).unwrap());
