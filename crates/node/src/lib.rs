@@ -52,6 +52,8 @@ pub mod server;
 mod service;
 mod step;
 pub mod stop;
+#[cfg(test)]
+mod test_log;
 mod watchdog;
 mod worker;
 

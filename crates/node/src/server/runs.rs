@@ -22,7 +22,10 @@ mod in_place;
 mod timeouts;
 
 use std::{
-    sync::{Arc, Mutex, atomic::AtomicBool},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU32},
+    },
     time::Duration,
 };
 
@@ -89,6 +92,10 @@ pub(crate) struct Runs {
     /// Whether the log says that this process is at its bound.
     full: AtomicBool,
     failures: Failures,
+    /// Tasks whose acquire took effect without an answer.
+    lost_acquires: Failures,
+    /// How many acquires in a row were not answered.
+    unanswered: AtomicU32,
     /// Whether the server takes one heartbeat for runs of several flows.
     mixes_flows: AtomicBool,
     /// How long a run that waits for calls stays open.
@@ -125,6 +132,8 @@ impl Runs {
             max_runs: settings.max_runs.unwrap_or_else(|| memory::bound(BYTES_OF_A_RUN)),
             full: AtomicBool::new(false),
             failures: Failures::new(settings.node.lease / 2),
+            lost_acquires: Failures::new(settings.node.lease / 2),
+            unanswered: AtomicU32::new(0),
             mixes_flows: AtomicBool::new(true),
             suspend_after: settings.suspend_after,
             settlements: Settlements::default(),
@@ -245,8 +254,10 @@ impl Runs {
             // The first attempt ended this run, or another run did. It is over either way, and the
             // SDK has nothing to release.
             409 if answer.repeated => {
+                let answer = self.answer_for_ended(&id, request).await;
+                // Not before: the SDK's heartbeats of the next run would end with this one.
                 self.leases.end(&id, version);
-                return self.answer_for_ended(&id, request).await;
+                return answer;
             }
             409 => self.abandon_fenced(&id, version).await,
             _ => {}

@@ -26,6 +26,9 @@ const OVERLAP: Duration = Duration::from_secs(1);
 /// A connection that ends sooner is a failed attempt: the next one waits.
 const STABLE: Duration = Duration::from_secs(1);
 
+/// How many such connections in a row are worth a line in the log.
+const SHORT_CONNECTIONS: u32 = 5;
+
 /// How a connection names itself to the server.
 #[derive(Debug, Clone)]
 pub enum ConnectionId {
@@ -132,6 +135,7 @@ async fn read(
     // Each outage and its end are logged once, and each reason why the token is refused.
     let mut outage_logged = false;
     let mut refusal_logged = None;
+    let mut short = 0;
     loop {
         let (connection, mut events) = match connect().await {
             Ok(connected) => connected,
@@ -188,7 +192,16 @@ async fn read(
         }
         up.send_replace(false);
         if since.elapsed() >= STABLE {
-            delays = backoff();
+            (delays, short) = (backoff(), 0);
+        } else {
+            short += 1;
+            if short == SHORT_CONNECTIONS {
+                let server = transport.server();
+                tracing::warn!(
+                    server,
+                    "the message stream opens, and ends at once, again and again"
+                );
+            }
         }
         tokio::time::sleep(delays.next().unwrap_or_default()).await;
     }

@@ -15,6 +15,9 @@ use super::{super::instance_of, Abandoned, Answered, HandOver, Runs, withheld};
 /// a new version is rolled out, another process of the group may know the function.
 pub(super) const UNKNOWN_FUNCTION_RUNS: u32 = 5;
 
+/// How many acquires in a row are not answered before the log says so.
+pub(super) const UNANSWERED_ACQUIRES: u32 = 3;
+
 impl Runs {
     pub async fn acquire(&self, request: Request) -> Answered {
         let Operation::TaskAcquire(acquire) = request.operation() else { unreachable!() };
@@ -38,7 +41,9 @@ impl Runs {
             return Err(ExchangeError::Withheld("the task is being acquired already".to_owned()));
         };
         let sent = Instant::now();
-        let answer = self.next.exchange(request).await?;
+        let answer = self.next.exchange(request).await;
+        self.report(&answer);
+        let answer = answer?;
         // A task that was offered to another process is refused because that one has it.
         if answer.status() == 409 && (answer.repeated || !offered) {
             self.release_if_ours(&id, version + 1).await;
@@ -56,6 +61,7 @@ impl Runs {
         }
         match self.function_of(promise) {
             Ok(function) if self.functions.contains(&function.as_str()) => {
+                self.lost_acquires.forget(&id);
                 self.leases.begin(&id, task.version, sent, lease);
                 self.leases.set_promise_timeout(&id, task.version, promise.timeout_at);
                 Ok(answer)
@@ -83,10 +89,29 @@ impl Runs {
         Err(ExchangeError::Withheld(format!("this process holds {} runs", self.max_runs)))
     }
 
-    /// The function that a promise calls. Its arguments are read too: the SDK gives a task up in
-    /// silence if it cannot read them.
+    /// Logs once that acquires in a row are not answered. The message stream may be up all the same, and
+    /// then nothing else says why no run begins here.
+    fn report(&self, answer: &Answered) {
+        match answer {
+            Ok(_) => {
+                if self.unanswered.swap(0, Ordering::Relaxed) >= UNANSWERED_ACQUIRES {
+                    tracing::info!("the Resonate Server lets this process acquire tasks again");
+                }
+            }
+            Err(error) => {
+                if self.unanswered.fetch_add(1, Ordering::Relaxed) + 1 == UNANSWERED_ACQUIRES {
+                    tracing::warn!(%error, "this process cannot acquire tasks");
+                }
+            }
+        }
+    }
+
+    /// The function that a promise calls. Everything in its parameter is read, as the SDK does: it gives
+    /// a task up in silence if it cannot.
     fn function_of(&self, promise: &Promise) -> Result<String, String> {
-        let call = call::decode_value::<Call<serde_json::Value>>(promise.param.data());
+        let call = call::decode_value::<serde_json::Value>(promise.param.data());
+        let call =
+            call.and_then(|call| Ok(serde_json::from_value::<Call<serde_json::Value>>(call)?));
         call.map(|call| call.func).map_err(|error| {
             format!("the parameter of this promise is not a function call: {error}")
         })
@@ -98,6 +123,11 @@ impl Runs {
     pub async fn release_if_ours(&self, id: &str, version: i64) {
         let ours = self.look_for_twin(id, version - 1).await == Some(version);
         if ours && self.leases.version(id) != Some(version) {
+            // It comes back at once, and what loses one answer may lose the next.
+            let (count, delay) = self.lost_acquires.count(id);
+            if count > 1 {
+                sleep(delay).await;
+            }
             tracing::info!(promise = id, version, "released a task whose acquire answer was lost");
             self.release_task(id, version, None).await;
         }

@@ -44,6 +44,8 @@ fn slow_rig(
         max_runs: MAX_RUNS,
         full: AtomicBool::new(false),
         failures: Failures::new(LEASE / 2),
+        lost_acquires: Failures::new(LEASE / 2),
+        unanswered: AtomicU32::new(0),
         mixes_flows: AtomicBool::new(true),
         suspend_after: Duration::ZERO,
         settlements: Settlements::default(),

@@ -17,7 +17,7 @@ use tokio::{
 };
 use wire::{Answer, Exchange, Request};
 
-use crate::{config::Config, server::Chunks};
+use crate::{config::Config, server::Chunks, test_log::Recorded};
 
 const STREAM: [(axum::http::HeaderName, &str); 1] = [(CONTENT_TYPE, "text/event-stream")];
 
@@ -80,7 +80,10 @@ async fn a_stream_that_fails_in_any_way_is_opened_again_without_spinning() {
         |_| "<html></html>".into_response(),
         |_| (STREAM, "").into_response(),
     ];
-    for answer in answers {
+    let logged =
+        ["waiting for the Resonate Server"; 3].into_iter().chain(["ends at once, again and again"]);
+    for (answer, logged) in answers.into_iter().zip(logged) {
+        let log = Recorded::start();
         let (stream, mut seen) = stream(answer, ConnectionId::Instance("i".to_owned())).await;
         stream.open(Tell(mpsc::channel(1).0));
         let start = Instant::now();
@@ -92,6 +95,8 @@ async fn a_stream_that_fails_in_any_way_is_opened_again_without_spinning() {
         assert!(seen.requests.load(Ordering::Relaxed) < 10);
         stream.close();
         assert!(!*stream.up().borrow());
+        let lines = log.lines();
+        assert!(lines.len() == 1 && lines[0].contains(logged), "{lines:?}");
     }
 }
 

@@ -1,6 +1,7 @@
 //! Acquires that are refused, repeated or concurrent.
 
 use super::*;
+use crate::test_log::Recorded;
 
 #[tokio::test(start_paused = true)]
 async fn a_task_whose_acquire_answer_was_lost_is_released() {
@@ -131,4 +132,63 @@ async fn the_last_acquire_of_a_task_waits_for_the_end_of_its_run() {
     assert_eq!(server.kinds(), [""; 0]);
     runs.leases.end("x.0", 1);
     assert_eq!(last.await.unwrap().unwrap().status(), 200);
+}
+
+/// What loses the answers, such as a proxy with a limit of size, may lose all of them.
+#[tokio::test(start_paused = true)]
+async fn a_task_whose_acquire_answers_are_lost_again_and_again_is_released_more_and_more_slowly() {
+    let (runs, server) = rig(|kind, _| match kind {
+        "task.acquire" => Reply::Repeated(409, json!("Task is not pending")),
+        "task.get" => {
+            let task = json!({"id": "x.0", "state": "acquired", "version": 1, "pid": "me#1"});
+            Reply::Answer(200, json!({"task": task}))
+        }
+        _ => ok(),
+    });
+    for delay in [0, 200, 400, 800, 1_500, 1_500] {
+        let start = Instant::now();
+        acquire(&runs, "x.0").await.unwrap();
+        assert_eq!(start.elapsed(), Duration::from_millis(delay));
+        assert_eq!(server.kinds().pop().unwrap(), "task.release");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn acquires_that_nobody_answers_are_logged_once() {
+    let mut count = 0;
+    let (runs, _) = rig(move |_, _| {
+        count += 1;
+        if count <= 5 { Reply::Lost } else { acquired(&call_of_foo()) }
+    });
+    let log = Recorded::start();
+    let lines = || log.lines().len();
+    for logged in [0, 0, 1, 1, 1] {
+        acquire(&runs, "x.0").await.unwrap_err();
+        assert_eq!(lines(), logged);
+    }
+    acquire(&runs, "x.0").await.unwrap();
+    let lines = log.lines();
+    assert!(lines[0].contains("WARN") && lines[0].contains("cannot acquire tasks"), "{lines:?}");
+    assert!(lines[1].contains("INFO") && lines[1].contains("again"), "{lines:?}");
+}
+
+/// The SDK stops its heartbeats by the id of the task when a run has ended: those of the next run too.
+#[tokio::test(start_paused = true)]
+async fn the_next_run_of_a_task_is_not_acquired_before_the_last_one_has_its_answer() {
+    let moment = Duration::from_millis(100);
+    let (runs, server) = slow_rig(moment, |kind, _| match kind {
+        "task.acquire" => acquired(&call_of_foo()),
+        "promise.get" => {
+            Reply::Answer(200, json!({"promise": promise(PromiseState::Resolved, "")}))
+        }
+        _ => Reply::Repeated(409, json!("stale")),
+    });
+    hold(&runs);
+    let next = {
+        let runs = runs.clone();
+        tokio::spawn(async move { acquire(&runs, "x.0").await })
+    };
+    fulfill(&runs).await.unwrap();
+    assert_eq!(server.kinds(), ["task.fulfill", "promise.get"]);
+    next.await.unwrap().unwrap();
 }

@@ -19,6 +19,9 @@ async fn a_promise_that_is_no_call_is_rejected_at_once() {
         base64(r#"{"func":"foo","args":"\ud83d"}"#),
         base64(r#"{"func":"foo","args":1e999}"#),
         base64(&deep),
+        // What the SDK reads without a use for it.
+        base64(r#"{"func":"foo","args":1,"x":"\ud83d"}"#),
+        base64(r#"{"func":"foo","args":1,"x":1e999}"#),
     ] {
         let (runs, server) = rig({
             let data = data.clone();
