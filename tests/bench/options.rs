@@ -105,10 +105,10 @@ pub struct GrowthOptions {
     /// Flows at each point [default: 1000, or 200 with --quick]
     #[arg(long)]
     flows: Option<usize>,
-    /// Most settled flows in the store; 1000000 takes about an hour [default: 10000, or 1000 with --quick]
+    /// Most settled flows in the store; 1000000 takes about 40 minutes [default: 10000, or 1000 with --quick]
     #[arg(long)]
     settled: Option<usize>,
-    /// Flows through one gateway; 200000 takes about 20 minutes [default: 5000, or 1000 with --quick]
+    /// Flows through one gateway; 200000 takes about 15 minutes [default: 5000, or 1000 with --quick]
     #[arg(long)]
     gateway_flows: Option<usize>,
     /// Fewer flows: two minutes
