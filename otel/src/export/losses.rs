@@ -26,7 +26,7 @@ struct Said {
     /// Lost spans in the last line, and its time.
     lost: u64,
     at: Option<Instant>,
-    /// Why the collector rejected spans.
+    /// Why the collector rejected spans last.
     reason: String,
 }
 
@@ -59,7 +59,7 @@ impl Log {
         }
     }
 
-    /// Why the collector rejected spans; for the next line about losses.
+    /// Why the collector rejected spans; for lines about losses.
     pub fn reason(&self, reason: String) {
         if !reason.is_empty() {
             self.said().reason = reason;
@@ -82,7 +82,8 @@ impl Log {
         let reason = {
             let mut said = self.said();
             (said.lost, said.at) = (counts.lost(), Some(now));
-            std::mem::take(&mut said.reason)
+            // Lines have the counts of the whole process, so it is still the reason of some.
+            said.reason.clone()
         };
         let instance = &self.instance;
         let (dropped, rejected, given_up) =
@@ -111,7 +112,9 @@ mod tests {
         assert!(!log.losses_are_due(&counts, now) && log.next_report(&counts).is_none());
         counts.dropped.fetch_add(1, Relaxed);
         assert!(log.losses_are_due(&counts, now) && log.next_report(&counts).is_some());
+        log.reason("too large".to_owned());
         log.report_losses(&counts, now);
+        assert_eq!(log.said().reason, "too large", "the last line has it, too");
         let later = now + INTERVAL;
         assert!(!log.losses_are_due(&counts, later) && log.next_report(&counts).is_none());
         counts.rejected.fetch_add(1, Relaxed);
