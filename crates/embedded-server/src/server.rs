@@ -153,9 +153,8 @@ impl Server {
                 self.send(&mut inner, messages);
                 let due = inner.core.next_due().unwrap_or(i64::MAX);
                 inner.awaited = due;
-                due.saturating_sub(now).max(0)
+                self.clock.sleep(now, due)
             };
-            let sleep = Duration::from_millis(sleep.unsigned_abs());
             tokio::select! {
                 () = tokio::time::sleep(sleep) => {}
                 () = self.earlier.notified() => {}
@@ -217,7 +216,7 @@ impl Drop for Events {
 #[cfg(test)]
 mod tests {
     use std::pin::pin;
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
     use std::task::{Context, Wake};
 
     use super::*;
@@ -255,6 +254,29 @@ mod tests {
         assert_eq!(woken(), 1);
         assert!(poll());
         assert_eq!(woken(), 0);
+    }
+
+    /// A laptop was suspended, which tokio's time does not see.
+    #[tokio::test(start_paused = true)]
+    async fn timers_follow_a_clock_that_jumps() {
+        let unix: &AtomicI64 = Box::leak(Box::new(AtomicI64::new(1_000)));
+        let clock = Clock::set_by(unix);
+        let server = Server::new(&Config { clock, ..Config::default() });
+        create(&server, "x", 3_600_000);
+        let timers = server.clone();
+        tokio::spawn(async move { timers.run_timers().await });
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        let is_pending = || {
+            let head = r#""head":{"corrId":"c","version":"2026-04-01"}"#;
+            let search = format!(r#"{{"kind":"promise.get",{head},"data":{{"id":"x"}}}}"#);
+            server.handle(search.as_bytes()).1.contains("pending")
+        };
+        assert!(is_pending());
+        unix.store(3_600_001, Ordering::Relaxed);
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        // A request would time it out as well.
+        unix.store(1_000, Ordering::Relaxed);
+        assert!(!is_pending());
     }
 
     #[tokio::test(start_paused = true)]
