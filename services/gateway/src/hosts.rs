@@ -41,7 +41,8 @@ impl Hosts {
         let names: Vec<_> = text.split(',').map(|name| name.trim().to_ascii_lowercase()).collect();
         let is_name = |name: &String| {
             let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
-            !name.is_empty() && name.chars().all(fits)
+            let is_address = name.trim_matches(['[', ']']).parse::<IpAddr>().is_ok();
+            is_address || !name.is_empty() && name.chars().all(fits)
         };
         if !names.iter().all(|name| name == ANY || is_name(name)) {
             return Err(
@@ -131,6 +132,10 @@ mod tests {
         }
         let listed = Hosts::of(&settings(&["--listen=0.0.0.0:1", "--hosts=a.example"]));
         assert!(listed.allow("a.example") && !listed.allow("evil.example"));
+        // Compose adds PUBLIC_HOST, which may be an address.
+        for address in ["gateway,[fd00::5],localhost", "fd00::5", "10.0.0.7"] {
+            assert!(Hosts::parse(address).is_ok(), "{address}");
+        }
         for bad in ["", "a,,b", "http://a", "a:80", "*,a:80"] {
             assert!(Hosts::parse(bad).is_err(), "{bad}");
         }
