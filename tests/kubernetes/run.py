@@ -163,6 +163,8 @@ def button():
         done = subprocess.run(holder["kill"], shell=True, capture_output=True, text=True, check=False)
         expect(f"{pod} has crashed" in done.stdout, f"{holder['kill']}: {done}")
 
+    apply("crash-button")
+    roll_out()
     text, pod, before = broken(crash)
     comes_back(pod, before)
     return text
