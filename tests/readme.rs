@@ -96,8 +96,8 @@ const NOT_RUN: &[(&str, &str)] = &[
     ("docker compose up -d --no-deps service-b-replica", BUILT),
     ("docker compose up -d --scale service-b-replica=3", "tests/docker does"),
     ("docker compose version", "it diagnoses a problem"),
-    ("docker cp ./backup/. resonate:/data", BACKUP),
-    ("docker cp resonate:/data ./backup", BACKUP),
+    ("docker cp ./$backup/. resonate:/data", BACKUP),
+    ("docker cp resonate:/data ./$backup", BACKUP),
     ("docker kill gateway", "tests/docker does"),
     ("docker pause service-b", "tests/docker does"),
     (
@@ -116,7 +116,6 @@ const NOT_RUN: &[(&str, &str)] = &[
     ("docker/engine.sh", CI),
     ("docker/offline-images.sh", CI),
     ("export IMAGE_PREFIX=registry.example.com/async-rpc", "it needs an image registry"),
-    ("export RESONATE_IMAGE=resonatehqio/resonate:v0.9.8", "it needs an image registry"),
     ("just bench", CONTRIBUTING),
     ("just check", CONTRIBUTING),
     ("just kubernetes-test", CLUSTER),
