@@ -15,8 +15,8 @@ let flow = null;
 let ahead = 0;
 /** Each instance has its colour, in the order of their appearance. */
 const colours = new Map();
-/** Sentences that were read out. */
-const told = new Set();
+/** Sentences that were read out, and how often. */
+const told = new Map();
 
 const colour = (who) => {
   if (!colours.has(who)) colours.set(who, colours.size % 8);
@@ -295,8 +295,8 @@ function problem() {
 
 /** Announces important events to screen readers, once each. `first`: earlier events are not announced. */
 function announce(first) {
-  const lines = flow.story.filter(({ tone, at, text }) => tone && !told.has(`${at} ${text}`));
-  lines.forEach(({ at, text }) => told.add(`${at} ${text}`));
+  const lines = flow.story.filter(({ tone, text }, n) => tone && flow.story.slice(0, n + 1).filter((it) => it.text === text).length > (told.get(text) ?? 0));
+  lines.forEach(({ text }) => told.set(text, (told.get(text) ?? 0) + 1));
   if (!first && lines.length) find("news").textContent = lines.map(({ text }) => text).join(". ");
 }
 
@@ -358,7 +358,7 @@ async function lost() {
     if (refused >= 3) cut = { what: "the gateway has no room for another page" };
   } catch (error) {
     if (source || document.hidden) return;
-    if (error.status === 404) return unknown(error);
+    if ([400, 404].includes(error.status)) return unknown(error);
     cut = { what: error.status ? (error.status === 503 ? SERVER : "the gateway refuses what this page asks") : GATEWAY, reason: error.status && error.message };
     reach(Boolean(error.status), error.status === 503 ? false : undefined);
     if (!flow) refusal = error.status ? quoted(error) : "";

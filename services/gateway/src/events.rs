@@ -100,12 +100,12 @@ impl Client {
                     self.viewer.next().await?
                 }
             };
-            let Published::State { id, json, complete } = published else { return None };
+            let Published::State { id, json, complete, ahead } = published else { return None };
             self.ended = complete;
             if self.has.as_deref() == Some(&*id) {
                 continue;
             }
-            let now = crate::timeline::own_clock();
+            let now = crate::timeline::own_clock() + ahead;
             let text = format!("{{\"now\":{now},\"state\":{json}}}");
             self.has = Some(id.to_string());
             return Some(Event::default().event("state").id(&*id).data(text));

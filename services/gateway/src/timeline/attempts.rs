@@ -53,6 +53,9 @@ pub const SOON: i64 = 1_500;
 /// A shorter wait is not drawn: the next look of a watcher can be this late.
 pub const SHORT: i64 = 250;
 
+/// Who looks less often than this does not see when a lease expires.
+const WATCHED: i64 = 2_500;
+
 /// A run that ended in the middle of its work, and the one that went on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Gap {
@@ -64,6 +67,8 @@ pub struct Gap {
     pub lease: i64,
     /// When its lease was seen to be over, if that was seen.
     pub expired: Option<i64>,
+    /// Whether somebody watched, and so knows when it expired.
+    pub watched: bool,
     /// When the next run began. None: there is none yet.
     pub until: Option<(i64, Run)>,
     /// How many runs there were before the next one of which nothing else is known.
@@ -92,7 +97,7 @@ impl Gap {
         }
         let until = self.until.as_ref().map_or(i64::MAX, |(at, _)| *at);
         if let Some(expired) = self.expired {
-            return Some((expired.min(until), true));
+            return Some((expired.min(until), self.watched));
         }
         let waited = self.until.is_some() && until - self.from > self.lease + SOON;
         waited.then_some((self.from + self.lease, false))
@@ -233,6 +238,14 @@ impl Evidence<'_> {
         }
     }
 
+    /// When a process went on with a function whose wait had ended at `ended` and that showed its next sign
+    /// at `sign`. It does nothing before that, too.
+    pub fn resumed(&self, ended: i64, sign: i64) -> i64 {
+        let run = self.seen.iter().find(|seen| seen.at > ended && seen.run().is_some());
+        let at = run.map_or(sign, |run| between(run.at, ended, sign));
+        if at - ended >= SHORT { at } else { ended }
+    }
+
     /// When a process took the function that was called at `called` and showed its first sign at `sign`:
     /// its first step, call or result. A function does nothing before, so it has waited for its process;
     /// but a short wait is not told from the way of a message.
@@ -241,7 +254,7 @@ impl Evidence<'_> {
         let at = match (self.seen.first(), self.seen.iter().find(is_taken)) {
             // Whoever watches from the start sees it sooner.
             (Some(first), Some(taken)) if first.version == 0 => between(taken.at, called, sign),
-            (Some(_), Some(_)) => called,
+            (Some(first), Some(_)) if first.at <= sign => called,
             _ => sign,
         };
         if at - called >= SHORT { at } else { called }
@@ -267,9 +280,12 @@ impl Attempts<'_> {
 
     /// The task has lost its run.
     fn lost(&mut self, seen: &Seen) {
+        let lease = self.evidence.lease_of(seen.version);
+        let watched = seen.before.is_some_and(|before| seen.at - before <= WATCHED);
         if self.is_lost() {
             if let Some(gap) = self.gaps.last_mut() {
-                gap.expired.get_or_insert(seen.at);
+                let over = if watched { seen.at } else { seen.at.min(gap.from + lease) };
+                gap.expired.get_or_insert(over);
             }
             return;
         }
@@ -277,12 +293,17 @@ impl Attempts<'_> {
             Some(true) => self.lose(seen.at, Why::Released, Some(seen.at)),
             // The last heartbeat was a lease before.
             _ => {
-                let last = (seen.at - self.evidence.lease_of(seen.version)).max(self.from);
+                let held = if watched { Some(seen.at) } else { seen.before };
+                let last = held.map_or(self.from, |held| held - lease).max(self.from);
                 let (at, why) = match self.evidence.away(last, seen.at) {
                     Some(since) => (since.max(self.from), Why::Away),
                     None => (last, Why::Expired),
                 };
                 self.lose(at, why, Some(seen.at));
+                if let Some(gap) = self.gaps.last_mut() {
+                    // During an outage, nobody can watch.
+                    gap.watched = watched || why == Why::Away;
+                }
             }
         }
     }
@@ -304,8 +325,8 @@ impl Attempts<'_> {
             to: None,
         });
         let lease = self.evidence.lease_of(dead.version);
-        let (until, unseen, again) = (None, 0, None);
-        self.gaps.push(Gap { dead, from: at, why, lease, expired, until, unseen, again });
+        let (watched, until, unseen, again) = (true, None, 0, None);
+        self.gaps.push(Gap { dead, from: at, why, lease, expired, watched, until, unseen, again });
     }
 
     /// Another run goes on.

@@ -49,6 +49,8 @@ pub struct Call {
     pub checkpoints: Vec<Point>,
     /// The states of its task that were seen, oldest first.
     pub seen: Vec<Seen>,
+    /// When its task was looked at last.
+    looked: Option<i64>,
     /// For each run that may have lost its lease: whether it was released.
     pub released: BTreeMap<i64, bool>,
     /// Nothing of it can change any more; without a record: it was never called.
@@ -76,7 +78,8 @@ impl Call {
     }
 
     /// Notes what its task is now.
-    pub fn see(&mut self, seen: Seen) {
+    pub fn see(&mut self, mut seen: Seen) {
+        seen.before = self.looked.replace(seen.at);
         if self.seen.last().is_some_and(|last| last.is_still(&seen)) {
             return;
         }
@@ -102,6 +105,7 @@ impl Known {
                 .map(|checkpoint| Point { checkpoint, record: None })
                 .collect(),
             seen: Vec::new(),
+            looked: None,
             released: BTreeMap::new(),
             complete: false,
         });

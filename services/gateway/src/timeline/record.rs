@@ -76,6 +76,8 @@ impl Record {
 pub struct Seen {
     /// When it was first seen so.
     pub at: i64,
+    /// When it was looked at before that, if it was.
+    pub before: Option<i64>,
     pub state: TaskState,
     pub version: i64,
     /// Whether it is pending because a wait of it has ended.
@@ -90,6 +92,7 @@ impl Seen {
     pub fn of(task: &Task, at: i64) -> Self {
         Self {
             at,
+            before: None,
             state: task.state,
             version: task.version,
             resumed: task.resumes > 0,

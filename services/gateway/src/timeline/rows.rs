@@ -180,8 +180,7 @@ fn call_segments(
         // None: something before it goes on, so it adds nothing.
         let Some(at) = end else { break };
         if piece.from > at {
-            let from =
-                if all.is_empty() { taken(record, piece.from, evidence, &mut all) } else { at };
+            let from = taken(record, at, piece.from, evidence, &mut all);
             let who = piece.who.clone().or_else(|| last_runner(&all));
             push(&mut all, Segment { kind: Kind::Run, who, from, to: Some(piece.from) });
         }
@@ -201,9 +200,20 @@ fn call_segments(
     all
 }
 
-/// The wait for a process before the first sign of one. Returns its end.
-fn taken(record: &Record, sign: i64, evidence: &Evidence, all: &mut Vec<Segment>) -> i64 {
-    let (from, at) = (record.created, evidence.taken(record.created, sign));
+/// The wait for a process after `from`: before the first sign of one, or after a wait for something else.
+/// Returns its end.
+fn taken(
+    record: &Record,
+    from: i64,
+    sign: i64,
+    evidence: &Evidence,
+    all: &mut Vec<Segment>,
+) -> i64 {
+    let at = match all.last().map(|last| last.kind) {
+        None => evidence.taken(record.created, sign),
+        Some(Kind::Wait | Kind::Sleep) => evidence.resumed(from, sign),
+        Some(_) => from,
+    };
     if at > from {
         all.push(Segment { kind: Kind::Queue, who: None, from, to: Some(at) });
     }
@@ -213,9 +223,12 @@ fn taken(record: &Record, sign: i64, evidence: &Evidence, all: &mut Vec<Segment>
 /// What went on after the last step or call, from `at` on.
 fn tail(record: &Record, mut at: i64, evidence: &Evidence, all: &mut Vec<Segment>) {
     if let Some(settled) = record.settled {
-        if all.is_empty() {
-            at = taken(record, settled, evidence, all);
+        // It was canceled, and what it waited for a moment later.
+        if let Some(last) = all.last_mut().filter(|_| settled < at) {
+            last.to = Some(settled.max(last.from));
+            return;
         }
+        at = taken(record, at, settled, evidence, all);
         let who = record.settler.as_ref().map(|run| run.instance.clone());
         let who = who.or_else(|| last_runner(all));
         push(all, Segment { kind: Kind::Run, who, from: at, to: Some(settled) });
@@ -329,7 +342,7 @@ fn step_note(
     let kind = segments.last().map(|segment| segment.kind);
     match (record.state, &point.checkpoint) {
         (PromiseState::Pending, Checkpoint::Sleep(_)) => ("sleeps".to_owned(), "now"),
-        (_, Checkpoint::Sleep(_)) => ("✓ over".to_owned(), "ok"),
+        (PromiseState::Resolved, Checkpoint::Sleep(_)) => ("✓ over".to_owned(), "ok"),
         (PromiseState::Pending, _)
             if matches!(kind, Some(Kind::Lost | Kind::Silent | Kind::Queue)) =>
         {

@@ -156,9 +156,13 @@ fn interruption(
         _ => "",
     };
     if let Some((at, exact)) = over {
-        let about = if exact { "" } else { " at about this time" };
+        let ran_out = match (exact, gap.expired) {
+            (true, _) => "ran out",
+            (false, Some(_)) => "had run out by then",
+            (false, None) => "ran out at about this time",
+        };
         let may = format!("a process of group {group} may take over");
-        say(at, "bad", format!("The lease of {dead}{unrenewed} ran out{about}: {may}"));
+        say(at, "bad", format!("The lease of {dead}{unrenewed} {ran_out}: {may}"));
     }
     let Some((at, next)) = &gap.until else { return };
     let stored = match (step, call.checkpoints[*step].checkpoint) {

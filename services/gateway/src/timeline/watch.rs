@@ -86,6 +86,8 @@ pub enum Published {
         json: Arc<str>,
         /// It is the last one.
         complete: bool,
+        /// How far the server's clock is ahead of the own one, in milliseconds.
+        ahead: i64,
     },
     /// There is no such flow.
     Unknown,
@@ -156,7 +158,8 @@ impl Watchers {
         Ok(Viewer(viewer))
     }
 
-    /// Notes that the crash button killed a process some time ago, so that flows can show it at once.
+    /// Notes that the crash button killed a process some time ago, so that flows can show it at once. It
+    /// is noted by the own clock.
     pub fn crashed(&self, group: &str, held: &Held, ago: Duration) {
         let mut crashes = self.crashes();
         if crashes.len() == MOST_CRASHES {
@@ -303,7 +306,8 @@ impl Watcher {
             }
         };
         let complete = known.is_complete();
-        let crashes = watchers.crashes().clone();
+        let mut crashes = watchers.crashes().clone();
+        crashes.iter_mut().for_each(|crash| crash.at += self.ahead);
         let view = view(known, &crashes, &watchers.0.settings);
         let json = json(&view, trouble.as_ref());
         watchers.0.stats.takeovers(&view.found);
@@ -320,6 +324,7 @@ impl Watcher {
                 id: format!("{:x}-{}", self.boot, self.revision).into(),
                 json: json.as_str().into(),
                 complete,
+                ahead: self.ahead,
             });
             watched.published.send_replace(self.last.clone());
         }

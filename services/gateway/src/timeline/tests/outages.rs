@@ -128,6 +128,9 @@ async fn a_process_that_died_long_after_an_outage_or_by_the_button_is_dead() {
             rig.crashes.push(crash("b", 1_300));
         }
         rig.away(1_200, 3_000);
+        if !button {
+            rig.look(8_000).await;
+        }
         rig.task("f.0", "pending", 1, None);
         let view = rig.look(if button { 4_300 } else { 9_000 }).await;
         assert_eq!(marks(&view), ["death"], "{button}");

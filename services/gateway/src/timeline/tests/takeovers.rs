@@ -301,3 +301,89 @@ async fn the_crash_button_shows_at_once() {
     assert_eq!(row(&view, "f.0.1"), again);
     assert!(story(&view).contains(&"1600 b was crashed in step 2 of 3".to_owned()), "{view}");
 }
+
+/// Nobody looked when it happened.
+#[tokio::test]
+async fn a_death_that_nobody_watched_has_no_time_of_its_own() {
+    for (crashes, expected, lease) in [
+        (vec![], "interrupted: silent b 1030..60000, queue - 60000..", "had run out by then"),
+        (
+            vec![crash("b", 2_000)],
+            "interrupted: run b 1030..2000, lost b 2000..5000, queue - 5000..",
+            "ran out",
+        ),
+    ] {
+        let mut rig = Rig::new("await-chain", work(3));
+        rig.crashes = crashes;
+        in_step_2(&rig);
+        rig.task("f.0", "pending", 1, None);
+        let view = rig.look(60_000).await;
+        assert_eq!(row(&view, "f.0.1"), expected);
+        let story = story(&view).join(", ");
+        assert!(story.contains(&format!("The lease of b {lease}: ")), "{story}");
+    }
+}
+
+/// A page that is opened late does not know that a process took the call at once.
+#[tokio::test]
+async fn a_call_that_was_looked_at_too_late_waited_for_its_first_sign() {
+    let mut rig = Rig::new("await-chain", work(3));
+    rig.task("f", "suspended", 1, None);
+    rig.created("f.0", 10, ("a", 1));
+    rig.created("f.0.0", 20_000, ("b", 1));
+    rig.task("f.0", "acquired", 1, Some("b#1-x@host"));
+    let view = rig.look(20_500).await;
+    assert_eq!(row(&view, "f.0"), "runs: queue - 10..20000, run b 20000..");
+}
+
+/// The process that would go on is away.
+#[tokio::test]
+async fn a_wait_for_a_process_after_a_timer_is_no_work() {
+    for (watched, taken) in [(true, 64_000), (false, 64_040)] {
+        let options = Options { sleep: Some(Duration::from_secs(4)), ..Options::default() };
+        let mut rig = Rig::new("await-chain", options);
+        rig.created("f.0", 10, ("a", 1));
+        rig.created("f.0.0", 20, ("b", 1));
+        rig.created("f.0.0.0", 30, ("c", 1));
+        for id in ["f", "f.0", "f.0.0"] {
+            rig.task(id, "suspended", 1, None);
+        }
+        rig.look(1_000).await;
+        rig.settled("f.0.0.0", 4_030, ("", 0), json!(null));
+        if watched {
+            rig.task("f.0.0", "acquired", 2, Some("c2#1"));
+            rig.look(64_000).await;
+        }
+        rig.settled("f.0.0", 64_040, ("c2", 2), json!(1));
+        rig.task("f.0.0", "fulfilled", 2, None);
+        let view = rig.look(64_100).await;
+        let expected = format!(
+            "✓ returned 1: run c 20..30, sleep - 30..4030, queue - 4030..{taken}, run c2 {taken}..64040"
+        );
+        assert_eq!(row(&view, "f.0.0"), expected);
+    }
+}
+
+/// A cancel settles callers first.
+#[tokio::test]
+async fn a_canceled_flow_shows_no_work_after_its_end_and_no_timer_that_was_over() {
+    let options = Options { sleep: Some(Duration::from_secs(4)), ..Options::default() };
+    let mut rig = Rig::new("await-chain", options);
+    rig.created("f.0", 10, ("a", 1));
+    rig.created("f.0.0", 20, ("b", 1));
+    rig.created("f.0.0.0", 30, ("c", 1));
+    for (at, id) in ["f", "f.0", "f.0.0", "f.0.0.0"].into_iter().enumerate() {
+        rig.settled(id, 1_000 + at as i64, ("", 0), json!(null));
+        rig.change(id, |promise| {
+            promise["state"] = "rejected_canceled".into();
+            promise["value"] = json!({});
+        });
+    }
+    let view = rig.look(1_100).await;
+    let row = |id| row(&view, id).split_once(": ").map(|(_, bars)| bars.to_owned()).unwrap();
+    assert_eq!(row("f"), "run a 0..10, wait - 10..1000");
+    assert_eq!(row("f.0"), "run b 10..20, wait - 20..1001");
+    assert_eq!(row("f.0.0"), "run c 20..30, sleep - 30..1002");
+    let timer = &view["rows"][3];
+    assert_eq!((&timer["id"], &timer["note"]), (&json!("f.0.0.0"), &json!("✗ ended")));
+}
