@@ -8,7 +8,6 @@ use std::{
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll},
-    time::Duration,
 };
 
 use axum::{Router, response::sse::Event};
@@ -218,6 +217,7 @@ mod tests {
     use std::pin::pin;
     use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
     use std::task::{Context, Wake};
+    use std::time::Duration;
 
     use super::*;
 
