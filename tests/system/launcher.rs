@@ -3,12 +3,15 @@
 use std::{
     collections::HashMap,
     os::unix::fs::PermissionsExt,
+    process::Command,
     time::{Duration, Instant},
 };
 
 use testkit::{
     Http, Line, Log, Process, Server, Stopped, System, free_port,
-    process::{async_rpc, command_line, left, runs, signal, table},
+    process::{
+        EXECUTABLE, async_rpc, command_line, executable_folder, left, runs, set, signal, table,
+    },
     until,
 };
 
@@ -140,6 +143,29 @@ async fn nobody_has_to_read_what_is_printed() {
         (state != "pending").then(|| assert_eq!(state, "resolved", "{log}"))
     })
     .await;
+    launcher.signal("TERM");
+    assert_eq!(launcher.exited().await.code(), Some(0), "{log}");
+    Stopped::check(&log);
+}
+
+/// A build replaces the file that the launcher runs.
+#[tokio::test]
+async fn after_a_build_the_launcher_starts_the_new_executable() {
+    let folder = tempfile::tempdir_in(executable_folder()).unwrap();
+    let path = folder.path().join("async-rpc");
+    let build = || std::fs::hard_link(&*EXECUTABLE, &path).unwrap();
+    build();
+    let (log, mut command) = (Log::new(), Command::new(&path));
+    command.args(["--port", "0", "--server-port", "0", "--no-jaeger", "--replicas", "1"]);
+    set(command.args(["--restart", "100ms"]), &[]);
+    let mut launcher = Process::start(&mut command, &log);
+    log.line("the summary", |line| line.text.starts_with("Press Ctrl-C")).await;
+    std::fs::remove_file(&path).unwrap();
+    build();
+    let lines: Vec<_> = log.all(|_| true).into_iter().map(|line| line.text).collect();
+    let (_, pid, _) = table(&lines).find(|(instance, ..)| instance == "service-c").unwrap();
+    signal(pid, "KILL");
+    log.line("it to be back", |line| line.text.starts_with("service-c is back (pid ")).await;
     launcher.signal("TERM");
     assert_eq!(launcher.exited().await.code(), Some(0), "{log}");
     Stopped::check(&log);

@@ -5,6 +5,7 @@ use std::{
     net::{SocketAddr, TcpListener},
     os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::{Path, PathBuf},
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use clap::Args;
@@ -140,7 +141,10 @@ impl Jaeger {
     /// # Errors
     /// The files cannot be written.
     pub fn spec(&self) -> Result<Spec, Error> {
-        let folder = std::env::temp_dir().join(format!("async-rpc-jaeger-{}", std::process::id()));
+        // A folder that is left of another launcher may have its process id.
+        let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let name = format!("async-rpc-jaeger-{}-{}", std::process::id(), started.as_nanos());
+        let folder = std::env::temp_dir().join(name);
         let (configuration, page) = (folder.join("jaeger.yaml"), folder.join("ui").join("ui.json"));
         let write = || {
             let mut private = DirBuilder::new();

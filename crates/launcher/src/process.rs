@@ -7,8 +7,9 @@ use std::{
         fd::OwnedFd, unix::net::UnixStream as StdUnixStream, unix::process::CommandExt,
         unix::process::ExitStatusExt,
     },
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, ExitStatus, Stdio},
+    sync::OnceLock,
     time::Duration,
 };
 
@@ -159,15 +160,22 @@ async fn listening(addresses: &[SocketAddr]) -> SocketAddr {
     addresses[0]
 }
 
+/// The executable of this process, as it was called first: once it has been built again, the system names
+/// the file that is gone.
 fn executable() -> std::io::Result<PathBuf> {
-    std::env::current_exe()
+    static FIRST: OnceLock<PathBuf> = OnceLock::new();
+    if let Some(path) = FIRST.get() {
+        return Ok(path.clone());
+    }
+    let path = std::env::current_exe()?;
+    Ok(FIRST.get_or_init(|| path).clone())
 }
 
 /// The command line that starts `spec` in a shell, for a person to copy.
 pub fn command_line(spec: &Spec) -> String {
     let here = std::env::current_dir().unwrap_or_default();
     let executable = executable().unwrap_or_else(|_| "async-rpc".into());
-    let path = executable.strip_prefix(&here).unwrap_or(&executable);
+    let path = relative(&executable, &here);
     let mut words = Vec::new();
     let environment = spec.environment.iter().map(|(name, value)| format!("{name}={value}"));
     let secrets = spec.secrets.iter().map(|(name, _)| format!("{name}=SECRET"));
@@ -179,6 +187,16 @@ pub fn command_line(spec: &Spec) -> String {
     words.push(path.display().to_string());
     words.extend(spec.arguments.iter().cloned());
     words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ")
+}
+
+/// A path as a shell takes it in the folder `here`.
+fn relative(path: &Path, here: &Path) -> PathBuf {
+    let path = path.strip_prefix(here).unwrap_or(path);
+    match path.components().count() {
+        // A shell looks for a bare name in PATH.
+        1 => Path::new(".").join(path),
+        _ => path.to_owned(),
+    }
 }
 
 /// A word as a shell reads it back. Braces stay bare: a place in a template is filled in later.
@@ -210,6 +228,19 @@ mod tests {
             line.starts_with("env NODE_SERVER_URL=SECRET ") && !line.contains("s3cret"),
             "{line}"
         );
+    }
+
+    #[test]
+    fn a_shell_finds_the_executable() {
+        for (here, expected) in [
+            ("/x", "target/async-rpc"),
+            ("/x/target", "./async-rpc"),
+            ("/y", "/x/target/async-rpc"),
+        ] {
+            let path = relative(Path::new("/x/target/async-rpc"), Path::new(here));
+            assert_eq!(path, Path::new(expected));
+            assert_eq!(path.display().to_string(), expected);
+        }
     }
 
     #[test]
