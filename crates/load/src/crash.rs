@@ -130,6 +130,7 @@ impl Crasher {
     }
 
     async fn crash(&mut self, holder: Holder) {
+        let sent = Instant::now();
         // A process that does not die is frozen, busy or gone.
         if self.client.crash(&holder.route).await != Some(StatusCode::OK) {
             return;
@@ -145,7 +146,8 @@ impl Crasher {
             while holds(&client, &holder).await != Some(false) {
                 sleep(LOOK).await;
             }
-            tally.taken_over(at.elapsed());
+            // The answer comes only when the death is certain.
+            tally.taken_over(sent.elapsed());
         });
     }
 }

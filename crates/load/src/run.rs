@@ -1,6 +1,6 @@
 //! Starts flows for as long as it is told, and waits for the last ones.
 
-use std::{future::pending, io::IsTerminal, sync::Arc, time::Duration};
+use std::{future::pending, io::IsTerminal, pin::pin, sync::Arc, time::Duration};
 
 use node::error::Error;
 use rand::{SeedableRng, rngs::SmallRng};
@@ -26,7 +26,13 @@ use crate::{
 /// The gateway does not answer at the beginning, or cannot crash processes.
 pub async fn run(settings: Settings, stop: impl Future<Output = ()>) -> Result<Summary, Error> {
     let client = Arc::new(Client::new(&settings)?);
-    client.check().await?;
+    let mut stop = pin!(stop);
+    tokio::select! {
+        checked = client.check() => checked?,
+        () = &mut stop => {
+            return Ok(Summary::new(settings, Duration::ZERO, Tally::default().counts()));
+        }
+    }
     let (tally, begin) = (Arc::new(Tally::default()), Instant::now());
     let load = async {
         let mut starts = Starts::new(&settings);
@@ -59,7 +65,7 @@ pub async fn run(settings: Settings, stop: impl Future<Output = ()>) -> Result<S
             () = starting => {}
             result = crashing => result?,
             () = sleep(settings.duration) => {}
-            () = stop => {}
+            () = &mut stop => {}
         }
         let started = begin.elapsed();
         starts.all_ended(settings.patience).await;

@@ -255,3 +255,14 @@ async fn the_token_of_a_file_is_sent_and_one_that_is_missing_or_wrong_ends_the_r
         assert!(error.contains(&expected) && !error.contains("other"), "{error}");
     }
 }
+
+#[tokio::test]
+async fn it_can_be_stopped_while_it_waits_for_a_gateway() {
+    // It takes connections, and never answers.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let stop = sleep(Duration::from_millis(50));
+    let stopped = timeout(Duration::from_secs(20), run(settings(&url, &["--for=1h"]), stop));
+    let summary = stopped.await.expect("it stops").unwrap();
+    assert_eq!(serde_json::from_str::<Value>(&summary.json()).unwrap()["flows"], 0);
+}
