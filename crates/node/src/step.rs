@@ -39,10 +39,11 @@ impl Runtime {
     }
 }
 
-/// The delays between the attempts of a step: one less than there are attempts.
+/// The delays between the attempts of a step: one less than there are attempts. Jitter makes each up to
+/// twice as long.
 fn backoff(attempts: usize, first: Duration, longest: Duration) -> impl Iterator<Item = Duration> {
     ExponentialBuilder::new()
-        .with_min_delay(first)
+        .with_min_delay(first.min(longest))
         .with_max_delay(longest)
         .with_max_times(attempts - 1)
         .with_jitter()
@@ -134,6 +135,7 @@ mod tests {
         let (first, longest) = (Duration::from_millis(100), Duration::from_secs(2));
         let delays: Vec<_> = backoff(7, first, longest).collect();
         assert_eq!(delays.len(), 6);
+        assert!(backoff(3, longest * 10, longest).all(|delay| delay <= 2 * longest));
         for (n, delay) in delays.iter().enumerate() {
             let least = (first * 2_u32.pow(n as u32)).min(longest);
             assert!((least..=2 * least).contains(delay), "delay {n}: {delay:?}");
