@@ -65,7 +65,7 @@ macro_rules! expect_tree {
     }};
 }
 
-/// The same, for a trace that still grows: it looks like the snapshot for a moment.
+/// The same, for a trace that still grows: waits until it looked like the snapshot at some moment.
 macro_rules! expect_tree_for_now {
     ($system:expr, $trace:expr, $view:expr, @$tree:literal) => {{
         let expected = crate::observed::Expectation::new($trace, $view, &[], $tree);

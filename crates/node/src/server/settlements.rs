@@ -37,7 +37,8 @@ impl Settlements {
         Wait { waiting: self.0.clone(), id: id.to_owned(), settled: Some(settled) }
     }
 
-    /// A promise is settled: every wait for it ends. The server may be wrong about that.
+    /// A promise is settled: every wait for it ends. A promise that is pending is ignored: a server that
+    /// announces one is wrong.
     pub fn settled(&self, promise: &Promise) {
         if promise.is_pending() {
             return;

@@ -4,7 +4,7 @@ use super::{
     watch::{LINGER, MOST_FLOWS},
     *,
 };
-use crate::problem::Problem;
+use crate::{held::Held, problem::Problem};
 
 /// Those who watch the flows of this server.
 fn watchers(rig: &Rig) -> Watchers {
@@ -202,4 +202,34 @@ async fn another_flow_with_the_same_id_is_not_mistaken_for_the_one_before() {
         assert_eq!(after["started"], START + 60_000, "{is_over} {stays}: {after}");
         assert_eq!(after["complete"], false, "{is_over} {stays}: {after}");
     }
+}
+
+/// The server's clock is half a minute ahead of the gateway's.
+#[tokio::test(start_paused = true)]
+async fn crashes_are_told_by_the_clock_of_the_server() {
+    let rig = Rig::new("await-chain", work(3));
+    in_step_2(&rig);
+    let later = own_clock() + 30_000 - START;
+    for id in ["f", "f.0", "f.0.0", "f.0.1"] {
+        rig.change(id, |promise| {
+            for time in ["createdAt", "settledAt", "timeoutAt"] {
+                if let Some(at) = promise[time].as_i64() {
+                    promise[time] = (at + later).into();
+                }
+            }
+        });
+    }
+    let watchers = watchers(&rig);
+    let mut viewer = watchers.watch("f").unwrap();
+    let (_, before) = next(&mut viewer).await;
+    assert_eq!(before["holders"][0]["died"], Value::Null);
+    let Some(Published::State { ahead, .. }) = viewer.next().await else { panic!("no state") };
+    assert!((29_000..=33_000).contains(&ahead), "{ahead}");
+
+    let holder = node::server::Holder::of("b#1-x@host");
+    watchers.crashed("service-b", &Held::new(&settings(), "service-b", holder), Duration::ZERO);
+    assert!(soon(viewer.changed()).await);
+    let (_, after) = next(&mut viewer).await;
+    assert!(after["holders"][0]["died"].is_i64(), "{after}");
+    assert!(row(&after, "f.0.1").contains("lost b "), "{after}");
 }
