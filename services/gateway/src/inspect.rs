@@ -124,7 +124,7 @@ pub async fn look(app: &App, id: &str) -> Result<Inspection, Problem> {
     let trace = TraceLink::of(&first, app.settings.jaeger_url.as_deref());
     let invocations = invocations.into_iter().zip(found);
     let invocations = invocations.map(|(call, (promise, task))| {
-        let (queued, holder) = task.unwrap_or_default();
+        let (queued, holder) = now(promise.as_ref(), task);
         InspectedInvocation {
             queued,
             held: holder.map(|holder| Held::new(&app.settings, call.function.group, holder)),
@@ -152,6 +152,12 @@ pub async fn look(app: &App, id: &str) -> Result<Inspection, Problem> {
 fn taken(task: &Task) -> (bool, Option<Holder>) {
     let holder = task.pid.as_deref().filter(|_| task.state == TaskState::Acquired);
     (task.state == TaskState::Pending, holder.map(Holder::of))
+}
+
+/// What `taken` says of the task of a call, if the call has not ended. The two are read by requests of
+/// their own, so the task may be the older one.
+fn now(promise: Option<&Promise>, task: Option<(bool, Option<Holder>)>) -> (bool, Option<Holder>) {
+    task.filter(|_| promise.is_some_and(Promise::is_pending)).unwrap_or_default()
 }
 
 /// The promise whose state is the flow's, once the flow that starts with `first` has ended.
@@ -201,6 +207,15 @@ mod tests {
             state.as_str()
         );
         serde_json::from_str::<Promise>(&text).unwrap().into_owned()
+    }
+
+    #[test]
+    fn nobody_holds_a_call_that_has_ended() {
+        for (state, expected) in [(PromiseState::Pending, true), (PromiseState::Resolved, false)] {
+            let task = (true, Some(Holder::of("b#1-x@host")));
+            let (queued, holder) = now(Some(&promise(state)), Some(task));
+            assert_eq!((queued, holder.is_some()), (expected, expected), "{state:?}");
+        }
     }
 
     #[test]
